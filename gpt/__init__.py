@@ -1,0 +1,32 @@
+"""GPT-2 from scratch, taught to follow instructions. What a notebook or another program uses is imported from here."""
+
+from gpt.evaluation.metrics import (
+    bleu,
+    bootstrap_interval,
+    exact_match,
+    rouge_l,
+    score_floors,
+    score_responses,
+    token_f1,
+)
+from gpt.model.generate import Generated, Response, Sampling, generate, respond, sample_next
+from gpt.model.gpt2 import GPT, MLP, Block, CausalSelfAttention, GPTConfig, KVCache
+from gpt.text.dataset import (
+    IGNORE_INDEX,
+    Example,
+    InstructionDataset,
+    Kind,
+    batches_by_length,
+    collate,
+    encode_entry,
+    show_mask,
+)
+from gpt.text.entries import Entry, EntryError, load_entries, split_entries, split_report
+from gpt.text.prompts import TEMPLATES, Template, encode_prompt, format_prompt
+from gpt.text.tokenizer import Tokenizer, load_tokenizer
+from gpt.training.loss import evaluate_loss, supervised_loss
+from gpt.training.train import StepReport, TrainConfig, TrainingError, lr_at, make_optimizer, train
+from gpt.weights.checkpoint import SIZES, load_model, save_model
+from gpt.weights.tf_checkpoint import CheckpointError, TensorEntry, read_tf_index, read_tf_tensor
+
+__all__ = [name for name in dir() if not name.startswith("_")]

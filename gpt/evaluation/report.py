@@ -1,0 +1,115 @@
+"""A run as one page of Markdown: settings, losses, scores beside their floors, what was cut, and examples."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpt.training.run import RunSettings
+
+METRIC_NAMES = {"exact_match": "exact match", "token_f1": "token F1", "rouge_l": "ROUGE-L", "bleu": "BLEU"}
+N_EXAMPLES = 10
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1) -> str:
+    """A Markdown table, padded so that it reads as plain text too; columns from `numbers_from` on to the right."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.rjust(width) if i >= numbers_from else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "| " + " | ".join(padded) + " |"
+
+    rule = ["-" * (width - 1) + ":" if i >= numbers_from else "-" * width for i, width in enumerate(widths)]
+    return "\n".join([line(header), "| " + " | ".join(rule) + " |", *map(line, rows)])
+
+
+def shown_score(score: dict[str, float]) -> str:
+    """`0.41 [0.36, 0.46]`: the mean with its 95% interval."""
+    return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+
+
+def score_table(metrics: dict) -> str:
+    """Before and after beside the floors, as `metrics.json` holds them."""
+    rows = {name: metrics[name] for name in ("before", "after") if name in metrics} | metrics["floors"]
+    cells = [
+        [name.replace("_", " "), *(shown_score(row[metric]) for metric in METRIC_NAMES)] for name, row in rows.items()
+    ]
+    return table(["", *METRIC_NAMES.values()], cells)
+
+
+def loss_table(history: Sequence[dict]) -> str:
+    """The three validation losses at the start, at the best point and at the end."""
+    evaluated = [report for report in history if report["val"]]
+    best = min(evaluated, key=lambda report: report["val"]["response"])
+    last = evaluated[-1]
+    rows = {"before": evaluated[0], f"best, step {best['step']}": best, f"last, step {last['step']}": last}
+    names = {"all": "all tokens", "header": "response and header", "response": "response only"}
+    cells = [[label, *(f"{report['val'][name]:.3f}" for name in names)] for label, report in rows.items()]
+    return table(["validation loss, nats per token", *names.values()], cells)
+
+
+def quoted(text: str) -> str:
+    """Text as a Markdown block that shows it as it is, whatever it holds."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def example_section(row: dict, number: int) -> str:
+    """One row of responses.json, before and after."""
+    parts = [f"### {number}. {row.get('kind', 'example')}", "**Instruction**", quoted(row["instruction"])]
+    if row["input"].strip():
+        parts += ["**Input**", quoted(row["input"])]
+    parts += ["**Reference**", quoted(row["output"])]
+    if "base_response" in row:
+        parts += ["**Before**", quoted(row["base_response"])]
+    parts += [f"**After** (stopped by {row['stopped_by'].replace('_', ' ')})", quoted(row["model_response"])]
+    return "\n\n".join(parts)
+
+
+def run_report(
+    settings: RunSettings, facts: dict, history: Sequence[dict], metrics: dict, responses: Sequence[dict]
+) -> str:
+    """The page of a run out of what its folder holds."""
+    overview = [
+        ["base model", f"{settings.model}, {facts['parameters']:,} parameters"],
+        ["entries", f"{settings.data}, {settings.split} split, SHA-256 {settings.entries_sha256[:16]}..."],
+        ["template", settings.template],
+        ["device, precision", f"{facts['device']}; {facts['precision']}"],
+        ["training", f"{facts['seconds']:.0f} s with evaluation, {facts['tokens_per_second']:,} real tokens/s"],
+    ]
+    columns = ["entries", "tokens", "cut_prompt", "cut_response", "dropped"]
+    counts = [[side, *(str(found[name]) for name in columns)] for side, found in facts["counts"].items()]
+    duplicates, step = facts["split_report"], max(1, len(responses) // N_EXAMPLES)
+    examples = [example_section(row, n) for n, row in enumerate(responses[::step][:N_EXAMPLES], start=1)]
+    parts = [
+        f"# {Path(settings.model).name}, fine-tuned on {Path(settings.data).name}",
+        table(["run", ""], overview, numbers_from=2),
+        "## Losses",
+        loss_table(history),
+        "![Training and validation loss by step](loss.png)",
+        "## Scores",
+        f"On {len(responses)} entries of {Path(metrics['data']).name}, in 0 to 1, with 95% bootstrap intervals. The "
+        "floors take no model: the input copied (the instruction where there is none), and the answer of the training "
+        "entry whose prompt is nearest.",
+        score_table(metrics),
+        "![ROUGE-L before and after beside the floors](scores.png)",
+        f"Of these {duplicates['entries']} prompts {duplicates['exact']} stand in the training entries word for word and "
+        f"{duplicates['near']} nearly.",
+        "## What was cut or dropped",
+        table(["", "entries", "tokens", "prompts cut", "responses cut", "dropped"], counts),
+        "## Examples",
+        f"Every {ordinal(step)} row of `responses.json`, the first {len(examples)} of them.",
+        *examples,
+        "## Settings",
+        table(["setting", "value"], [[name, str(value)] for name, value in vars(settings.config).items()]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def ordinal(n: int) -> str:
+    """1st, 2nd, 3rd, 4th, 11th, 21st ..."""
+    ending = "th" if n % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+    return f"{n}{ending}"

@@ -1,0 +1,194 @@
+"""GPT-2, all of it: token ids in, logits out.
+
+    ids -> wte + wpe -> n_layer x Block -> ln_f -> logits        Block: x + attn(ln_1(x)), then x + mlp(ln_2(x))
+
+Modules and parameters carry the names of OpenAI's release. Linear weights are stored as PyTorch does, (out, in);
+`weights/checkpoint.py` turns OpenAI's (in, out) around.
+
+Letters: B batch, T new tokens, S tokens seen (old and new), C n_embd, H n_head, D = C / H, V vocab_size.
+Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The shape of a model; the defaults are GPT-2 small, 124M parameters."""
+
+    vocab_size: int = 50257
+    context_length: int = 1024  # tokens; a position has a learned vector, so there is no going past it
+    n_embd: int = 768
+    n_layer: int = 12
+    n_head: int = 12
+    dropout: float = 0.0  # probability, in training only
+    tied: bool = True  # the output layer is the token embedding, as OpenAI trained it
+
+    def __post_init__(self) -> None:
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd {self.n_embd} does not divide into {self.n_head} heads: choose a multiple")
+
+
+class KVCache:
+    """Keys and values of the tokens seen so far, so that each is computed once.
+
+    A token's slot is its position. Rows of different lengths therefore start at slot 0 together, their padding stands
+    to the right as in training, and a later token overwrites it: no left pads, no shifted positions.
+    """
+
+    def __init__(self, config: GPTConfig, batch_size: int, max_length: int, like: Tensor) -> None:
+        """Room for max_length tokens a row, on the device and in the dtype of `like` (a parameter of the model)."""
+        shape = (config.n_layer, batch_size, config.n_head, max_length, config.n_embd // config.n_head)
+        self.keys = like.new_zeros(shape)
+        self.values = like.new_zeros(shape)
+        self.lengths = torch.zeros(batch_size, dtype=torch.long, device=like.device)  # (B,) tokens seen, row by row
+        self.longest = 0  # max(lengths), kept here because asking the GPU for it would wait
+
+    def positions(self, n_new: int) -> Tensor:
+        """Where the next n_new tokens of each row stand: (B, T)."""
+        if self.longest + n_new > self.keys.shape[3]:
+            raise ValueError(f"the cache has room for {self.keys.shape[3]} tokens a row, not {self.longest + n_new}")
+        return self.lengths[:, None] + torch.arange(n_new, device=self.lengths.device)
+
+    def mask(self, positions: Tensor) -> Tensor | None:
+        """Which slots each new token may see: those up to its own. (B, T) -> (B, 1, T, S), or None if all are new."""
+        if self.longest == 0:
+            return None  # slots are the inputs themselves: plain causal attention, which has a faster kernel
+        slots = torch.arange(self.longest + positions.shape[1], device=positions.device)
+        return (slots <= positions[..., None])[:, None]
+
+    def write(self, layer: int, positions: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Put new keys and values (B, H, T, D) into their slots and return all so far, (B, H, S, D)."""
+        rows = torch.arange(len(positions), device=positions.device)[:, None]
+        self.keys[layer, rows, :, positions] = k.transpose(1, 2).to(self.keys.dtype)  # indexed: (B, T, H, D)
+        self.values[layer, rows, :, positions] = v.transpose(1, 2).to(self.values.dtype)
+        n_slots = self.longest + k.shape[2]
+        return self.keys[layer, :, :, :n_slots].to(k.dtype), self.values[layer, :, :, :n_slots].to(v.dtype)
+
+    def advance(self, n_new: list[int] | int) -> None:
+        """Count the tokens just read; a list gives each row its own number, without its padding."""
+        if isinstance(n_new, int):
+            self.lengths += n_new
+            self.longest += n_new
+        else:
+            self.lengths += torch.tensor(n_new, device=self.lengths.device)
+            self.longest = int(self.lengths.max())
+
+    def keep(self, rows: list[int]) -> None:
+        """Drop all rows but these."""
+        index = torch.tensor(rows, device=self.lengths.device)
+        self.keys, self.values = self.keys[:, index], self.values[:, index]
+        self.lengths = self.lengths[index]
+        self.longest = int(self.lengths.max())
+
+
+class CausalSelfAttention(nn.Module):
+    """Each token gathers from itself and the tokens before it, with n_head attention patterns side by side."""
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)  # queries, keys and values in one product
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+        self.n_head, self.dropout, self.layer = config.n_head, config.dropout, layer
+
+    def forward(self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+        B, T, C = x.shape
+        heads = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)  # (B, T, 3, H, D)
+        q, k, v = heads.permute(2, 0, 3, 1, 4)  # (B, H, T, D) each
+        if cache is not None:
+            k, v = cache.write(self.layer, positions, k, v)  # (B, H, S, D)
+        y = F.scaled_dot_product_attention(  # softmax(q @ k.mT / sqrt(D)) @ v
+            q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0, is_causal=mask is None
+        )  # (B, H, T, D)
+        y = y.transpose(1, 2).reshape(B, T, C)
+        return F.dropout(self.c_proj(y), self.dropout, self.training)
+
+
+class MLP(nn.Module):
+    """Each token for itself: four times wider, a bend, and back."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
+        self.dropout = config.dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.c_fc(x), approximate="tanh")  # OpenAI trained with the tanh form; the exact one is off by 1e-3
+        return F.dropout(self.c_proj(x), self.dropout, self.training)
+
+
+class Block(nn.Module):
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd)  # eps 1e-5, PyTorch's default and OpenAI's
+        self.attn = CausalSelfAttention(config, layer)
+        self.ln_2 = nn.LayerNorm(config.n_embd)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+        x = x + self.attn(self.ln_1(x), positions, mask, cache)
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPT(nn.Module):
+    """GPT-2. `model(inputs)` gives logits at every position, `model.hidden(inputs)` what the output layer reads."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.context_length, config.n_embd)
+        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd)
+        if not config.tied:
+            self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.apply(self._init)
+
+    def _init(self, module: nn.Module) -> None:
+        """Normal weights of 0.02; layers that write to the residual stream start smaller, as there are 2 a block."""
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, (CausalSelfAttention, MLP)):  # called after the layers inside it
+            nn.init.normal_(module.c_proj.weight, std=0.02 * (2 * self.config.n_layer) ** -0.5)
+
+    @property
+    def output_weight(self) -> Tensor:
+        """(V, C): one row for each token, compared with the hidden state."""
+        return self.wte.weight if self.config.tied else self.lm_head.weight
+
+    @property
+    def device(self) -> torch.device:
+        return self.wte.weight.device
+
+    def n_parameters(self) -> int:
+        """Each once: the tied output layer adds none."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def hidden(self, inputs: Tensor, cache: KVCache | None = None) -> Tensor:
+        """(B, T) ids -> (B, T, C). With a cache, inputs follow what it holds; call `cache.advance` afterwards."""
+        T = inputs.shape[1]
+        last = T + (cache.longest if cache is not None else 0)
+        if last > self.config.context_length:
+            raise ValueError(f"{last} tokens do not fit the context of {self.config.context_length}: shorten the input")
+        positions = torch.arange(T, device=inputs.device) if cache is None else cache.positions(T)  # (T,) or (B, T)
+        mask = None if cache is None else cache.mask(positions)
+        x = self.wte(inputs) + self.wpe(positions)  # (B, T, C)
+        x = F.dropout(x, self.config.dropout, self.training)
+        for block in self.h:
+            x = block(x, positions, mask, cache)
+        return self.ln_f(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., C) -> (..., V)"""
+        return F.linear(hidden, self.output_weight)
+
+    def forward(self, inputs: Tensor, cache: KVCache | None = None) -> Tensor:
+        """(B, T) ids -> (B, T, V) logits for the token after each."""
+        return self.logits(self.hidden(inputs, cache))

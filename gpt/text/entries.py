@@ -1,0 +1,206 @@
+"""Entries: the JSON objects that teach. Read, check, find near-duplicates, split.
+
+    {"instruction": "Name the colour.", "input": "The sky is blue.", "output": "Blue."}
+
+`input` may be missing or empty; other fields (`kind`, `source` ...) are kept and travel along.
+"""
+
+import hashlib
+import json
+import random
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import NotRequired, TypedDict
+
+SHINGLE = 3  # words
+NEAR = 0.7  # Jaccard similarity of two prompts' shingles from which they are near-duplicates
+NEAR_INPUT = 0.5  # and of their inputs': the same question about another text is another question
+
+# A word is a run of letters and digits; in scripts written without spaces each character is one.
+UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
+
+
+class Entry(TypedDict):
+    instruction: str
+    input: str
+    output: str
+    kind: NotRequired[str]  # the sort of task, such as "summarising"
+    source: NotRequired[str]  # where the entry comes from
+
+
+class EntryError(ValueError):
+    """An entry file that cannot be used as it is; the message names file, position, field and what was found."""
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case; a Chinese or Japanese character is a word of its own."""
+    return WORD.findall(text.lower())
+
+
+# ---- reading ----
+
+
+def load_entries(path: str | Path) -> list[Entry]:
+    """All entries of a JSON file (a list) or a JSON Lines file (an object a line), checked.
+
+    Raises EntryError for the first entry that is not one, FileNotFoundError where there is no file.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # -sig: Windows editors put a byte order mark in front
+    except UnicodeDecodeError as error:
+        raise EntryError(f"{path}: byte {error.start} is not UTF-8: save the file as UTF-8") from None
+    entries = [check_entry(value, where) for where, value in _read_objects(text, path)]
+    if not entries:
+        raise EntryError(f"{path}: no entries: the file needs a JSON list or one JSON object a line")
+    return entries
+
+
+def _read_objects(text: str, path: Path) -> list[tuple[str, object]]:
+    """(position in words, parsed value) for each entry of the file."""
+    if text.lstrip().startswith("["):
+        try:
+            values = json.loads(text, object_pairs_hook=_no_duplicate_keys)
+        except (ValueError, RecursionError) as error:
+            raise EntryError(f"{path}: not valid JSON: {error}") from None
+        return [(f"{path}: entry {position}", value) for position, value in enumerate(values)]
+    objects = []
+    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(): U+2028 may stand inside a string
+        if line.strip():
+            try:
+                value = json.loads(line, object_pairs_hook=_no_duplicate_keys)
+            except (ValueError, RecursionError) as error:
+                raise EntryError(f"{path}: line {number} is not valid JSON: {error}: {line.strip()[:60]!r}") from None
+            objects.append((f"{path}: line {number}", value))
+    return objects
+
+
+def _no_duplicate_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    counts = Counter(key for key, _ in pairs)
+    if repeated := [key for key, n in counts.items() if n > 1]:
+        raise ValueError(f"the key {repeated[0]!r} stands twice in one object")
+    return dict(pairs)
+
+
+def check_entry(value: object, where: str) -> Entry:
+    """The entry with `input` filled in; EntryError that starts with `where` if it is none."""
+    if not isinstance(value, dict):
+        raise EntryError(f"{where}: expected an object, found {_shown(value)}")
+    for field in ("instruction", "output"):
+        if field not in value:
+            raise EntryError(f'{where}: the field "{field}" is missing; it has {sorted(map(str, value))}')
+    for field in ("instruction", "input", "output"):
+        found = value.get(field)
+        if not isinstance(found, str) and not (field == "input" and found is None):
+            raise EntryError(f'{where}: "{field}" must be text, found {_shown(found)}')
+    if not value["instruction"].strip():
+        raise EntryError(f'{where}: "instruction" is empty: say what is to be done')
+    return value | {"input": value.get("input") or ""}
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def entries_sha256(entries: list[Entry]) -> str:
+    """A fingerprint of what is trained on: it changes with any text and with the order."""
+    digest = hashlib.sha256()
+    for entry in entries:
+        fields = [entry["instruction"], entry["input"], entry["output"]]
+        digest.update(json.dumps(fields).encode() + b"\n")
+    return digest.hexdigest()
+
+
+# ---- near-duplicates ----
+
+
+def shingles(text: str) -> frozenset[tuple[str, ...]]:
+    """All runs of three words, with the two ends marked so that a first or last word counts like any other."""
+    padded = ["", "", *words(text), "", ""]
+    return frozenset(tuple(padded[i : i + SHINGLE]) for i in range(len(padded) - SHINGLE + 1))
+
+
+def jaccard(a: frozenset, b: frozenset) -> float:
+    return len(a & b) / len(a | b)
+
+
+def near_duplicates(entries: list[Entry], near: float = NEAR) -> list[tuple[int, int]]:
+    """Pairs (i, j), i < j, whose prompts are nearly or exactly the same: about linear in the number of entries.
+
+    Two sets with Jaccard similarity t share one of the rarest |set| * (1 - t) + 1 shingles of each (prefix filtering,
+    Chaudhuri et al. 2006), so only those go into the inverted index, and the pairs that meet there are compared.
+    """
+    sets = [shingles(entry["instruction"] + "\n" + entry["input"]) for entry in entries]
+    inputs = [shingles(entry["input"]) for entry in entries]
+    frequency = Counter(shingle for s in sets for shingle in s)
+    index: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    pairs = []
+    for j, s in enumerate(sets):
+        rarest = sorted(s, key=lambda shingle: (frequency[shingle], shingle))[: int(len(s) * (1 - near) + 1e-9) + 1]
+        candidates = {i for shingle in rarest for i in index[shingle]}
+        for i in sorted(candidates):
+            if jaccard(sets[i], s) >= near and jaccard(inputs[i], inputs[j]) >= NEAR_INPUT:
+                pairs.append((i, j))
+        for shingle in rarest:
+            index[shingle].append(j)
+    return pairs
+
+
+def duplicate_groups(entries: list[Entry]) -> list[list[int]]:
+    """Positions of the entries, those that are near-duplicates (of each other or by way of others) together."""
+    group = list(range(len(entries)))  # union-find: each points towards the first of its group
+
+    def first(i: int) -> int:
+        while group[i] != i:
+            group[i] = group[group[i]]
+            i = group[i]
+        return i
+
+    for i, j in near_duplicates(entries):
+        group[first(j)] = first(i)
+    members = defaultdict(list)
+    for i in range(len(entries)):
+        members[first(i)].append(i)
+    return list(members.values())
+
+
+# ---- splitting ----
+
+
+def split_entries(
+    entries: list[Entry], *, test: float = 0.10, val: float = 0.05, how: str = "grouped", seed: int = 123
+) -> tuple[list[Entry], list[Entry], list[Entry]]:
+    """Train, validation and test entries; `test` and `val` are fractions of the whole.
+
+    `grouped` shuffles and keeps near-duplicates on one side, so that a test entry is new to the model. `ordered` takes
+    them as they stand: train first, then test, then validation, as in published comparisons.
+    """
+    n_test, n_val = int(len(entries) * test), int(len(entries) * val)
+    n_train = len(entries) - n_test - n_val
+    if how == "ordered":
+        # The order and the rounding of the published 935 / 110 / 55.
+        n_train = int(len(entries) * (1 - test - val) + 1e-9)
+        return entries[:n_train], entries[n_train + n_test :], entries[n_train : n_train + n_test]
+    if how != "grouped":
+        raise ValueError(f"split {how!r} is not known: use 'grouped' or 'ordered'")
+    sides: dict[str, list[int]] = {"train": [], "val": [], "test": []}
+    groups = duplicate_groups(entries)
+    random.Random(seed).shuffle(groups)
+    for members in groups:
+        room = {"test": n_test - len(sides["test"]), "val": n_val - len(sides["val"]), "train": len(entries)}
+        side = next(name for name, free in room.items() if len(members) <= free)
+        sides[side] += members
+    train, val_side, test_side = ([entries[i] for i in sorted(side)] for side in sides.values())
+    return train, val_side, test_side
+
+
+def split_report(train: list[Entry], held_out: list[Entry]) -> dict[str, int]:
+    """How many held-out prompts stand in train, word for word and nearly: those scores flatter."""
+    n = len(train)
+    prompts = {(entry["instruction"], entry["input"]) for entry in train}
+    exact = {i for i, entry in enumerate(held_out) if (entry["instruction"], entry["input"]) in prompts}
+    near = {j - n for i, j in near_duplicates(train + held_out) if i < n <= j}
+    return {"entries": len(held_out), "exact": len(exact), "near": len(near - exact)}

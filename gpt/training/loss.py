@@ -1,0 +1,58 @@
+"""Losses, in nats, summed over the tokens that count; whoever averages divides by a number of tokens, not of batches.
+
+Letters: B batch, T tokens, C n_embd, V vocab_size, N tokens that count.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gpt.model.gpt2 import GPT
+from gpt.text.dataset import FIRST_KIND, IGNORE_INDEX, Example, collate
+
+CHUNK = 1024  # positions whose logits exist at a time in evaluation: 1024 x 50,257 floats are 206 MB
+
+
+def supervised_loss(hidden: Tensor, targets: Tensor, output_weight: Tensor) -> tuple[Tensor, int]:
+    """(B, T, C), (B, T), (V, C) -> the summed cross entropy in nats and the number of tokens that count.
+
+    The output layer runs at those positions only: in a batch of prompts with short answers that is a fifth of them,
+    and for a small model the output layer is the largest part of the work.
+    """
+    counts = targets != IGNORE_INDEX  # (B, T)
+    logits = F.linear(hidden[counts], output_weight)  # (N, V)
+    return F.cross_entropy(logits.float(), targets[counts], reduction="sum"), len(logits)
+
+
+def token_losses(hidden: Tensor, targets: Tensor, output_weight: Tensor) -> Tensor:
+    """(N, C), (N,), (V, C) -> (N,) nats, without holding all logits at once."""
+    chunks = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
+    return torch.cat([F.cross_entropy(F.linear(h, output_weight).float(), t, reduction="none") for h, t in chunks])
+
+
+@torch.no_grad()
+def evaluate_loss(model: GPT, examples: Sequence[Example], batch_size: int = 16) -> dict[str, float]:
+    """Mean nats per token that counts over all examples, for each way of counting: `all`, `header`, `response`.
+
+    One forward pass gives all three. The result does not depend on batch size or order. Raises ValueError if there is
+    nothing to count.
+    """
+    was_training = model.training
+    model.eval()
+    sums, ns = dict.fromkeys(FIRST_KIND, 0.0), dict.fromkeys(FIRST_KIND, 0)
+    for start in range(0, len(examples), batch_size):
+        batch = examples[start : start + batch_size]
+        inputs, targets = collate(batch, loss_on="all")
+        counts = targets != IGNORE_INDEX
+        hidden = model.hidden(inputs.to(model.device))[counts.to(model.device)]  # (N, C)
+        losses = token_losses(hidden, targets[counts].to(model.device), model.output_weight).double().cpu()
+        for loss_on in FIRST_KIND:
+            chosen = collate(batch, loss_on)[1][counts] != IGNORE_INDEX  # (N,)
+            sums[loss_on] += losses[chosen].sum().item()
+            ns[loss_on] += int(chosen.sum())
+    model.train(was_training)
+    if not all(ns.values()):
+        raise ValueError("no token counts in these examples: there is no loss to evaluate")
+    return {loss_on: sums[loss_on] / ns[loss_on] for loss_on in FIRST_KIND}

@@ -1,0 +1,165 @@
+"""A run on disk: what was trained on what, how, and where it stands.
+
+RUN/                     a Hugging Face model folder (weights/checkpoint.py), the best model so far, and beside it
+  training.json          every setting, the SHA-256 of the entries, versions, counts, times
+  history.json           a report of each step
+  last/state.pt          newest weights, optimizer and step: all that going on bit for bit needs, because the order
+                         of the entries and dropout follow from seed and step
+  metrics.json loss.png responses.json report.md      written by `scripts.evaluate`
+"""
+
+import dataclasses
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from gpt.model.gpt2 import GPT
+from gpt.text.dataset import InstructionDataset
+from gpt.text.entries import Entry, entries_sha256, load_entries, split_entries
+from gpt.text.prompts import get_template
+from gpt.text.tokenizer import load_tokenizer
+from gpt.training.train import TrainConfig, make_optimizer, train
+from gpt.weights.checkpoint import read_json, save_model, write_atomically, write_json
+
+SAVE_EVERY = 300  # seconds between saves of the newest state; it is saved after each evaluation too
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run is made of; with the same entries it gives the same result on the same machine."""
+
+    model: str  # name or folder of the base model
+    data: str  # path of the entries
+    entries_sha256: str
+    template: str
+    split: str  # grouped or ordered
+    config: TrainConfig
+
+    def __post_init__(self) -> None:
+        get_template(self.template)
+
+
+def save_settings(folder: Path, settings: RunSettings, facts: dict[str, object]) -> None:
+    """Write training.json: the settings, versions, and `facts` such as counts and times."""
+    folder.mkdir(parents=True, exist_ok=True)
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    write_json(folder / "training.json", dataclasses.asdict(settings) | {"versions": versions, "facts": facts})
+
+
+def load_settings(folder: Path) -> tuple[RunSettings, dict[str, object]]:
+    """The settings and facts of a run. Raises ValueError if the folder holds none."""
+    if not (folder / "training.json").exists():
+        raise FileNotFoundError(f"{folder} holds no run: there is no training.json in it")
+    found = read_json(folder / "training.json")
+    try:
+        config = TrainConfig(**found["config"])
+        names = [field.name for field in dataclasses.fields(RunSettings) if field.name != "config"]
+        return RunSettings(**{name: found[name] for name in names}, config=config), found["facts"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder / 'training.json'} was not written by this version: {error}") from None
+
+
+def load_split(settings: RunSettings) -> dict[str, list[Entry]]:
+    """The run's entries as train, val and test. Raises ValueError if the file is no longer what was trained on."""
+    entries = load_entries(settings.data)
+    if entries_sha256(entries) != settings.entries_sha256:
+        raise ValueError(f"{settings.data} has changed since the run began: its entries have another SHA-256")
+    train, val, test = split_entries(entries, how=settings.split, seed=settings.config.seed)
+    for name, side in {"training": train, "validation": val, "test": test}.items():
+        if not side:
+            raise ValueError(
+                f"{settings.data} has {len(entries)} entries, which leaves none for {name}: use 20 or more"
+            )
+    return {"train": train, "val": val, "test": test}
+
+
+def make_datasets(
+    split: dict[str, list[Entry]], settings: RunSettings, context_length: int
+) -> dict[str, InstructionDataset]:
+    """The training and validation entries, encoded for the model's context."""
+    max_length = min(settings.config.max_length, context_length)
+    sides = {
+        name: InstructionDataset(split[name], load_tokenizer(), settings.template, max_length)
+        for name in ("train", "val")
+    }
+    for name, side in sides.items():
+        if not len(side):
+            raise ValueError(f"all {len(split[name])} {name} entries of {settings.data} have an empty output")
+    return sides
+
+
+# ---- the state between two steps ----
+
+
+def save_state(folder: Path, model: GPT, optimizer: torch.optim.Optimizer, history: list[dict]) -> None:
+    """Write last/state.pt and history.json; the step is that of the newest report."""
+    (folder / "last").mkdir(parents=True, exist_ok=True)
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
+    write_atomically(folder / "last" / "state.pt", lambda part: torch.save(state, part))
+    write_json(folder / "history.json", history)
+
+
+def load_state(folder: Path, model: GPT, optimizer: torch.optim.Optimizer) -> list[dict]:
+    """Put the newest state into model and optimizer and return the history. Raises ValueError if it is damaged."""
+    path = folder / "last" / "state.pt"
+    if not path.exists():
+        raise FileNotFoundError(f"{folder} has no last/state.pt: nothing was saved to go on from")
+    try:
+        state = torch.load(path, map_location=model.device, weights_only=True)  # tensors and plain values, no code
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        return state["history"]
+    except (RuntimeError, KeyError, EOFError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def is_best(history: list[dict], loss_on: str) -> bool:
+    """Whether the newest report has the lowest validation loss so far (the first, before training, left out)."""
+    losses = [report["val"][loss_on] for report in history if report["val"] and report["step"] > 0]
+    newest = history[-1]
+    return bool(newest["val"]) and newest["step"] > 0 and newest["val"][loss_on] <= min(losses)
+
+
+# ---- training, recorded ----
+
+
+def train_run(
+    folder: Path,
+    settings: RunSettings,
+    model: GPT,
+    sides: dict[str, InstructionDataset],
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[dict[str, object]]:
+    """Train into the run folder, from its newest state on if it has one, and yield each report as it is recorded.
+
+    The best model by validation loss lies in the folder itself, the newest state in last/. Asked to stop, it saves
+    after the step at hand and ends.
+    """
+    config, optimizer = settings.config, make_optimizer(model, settings.config)
+    history = load_state(folder, model, optimizer) if (folder / "last").exists() else []
+    saved = began = time.monotonic()
+    for step_report in train(
+        model, optimizer, sides["train"], sides["val"], config, len(history) and history[-1]["step"]
+    ):
+        now = time.monotonic()
+        history.append(dataclasses.asdict(step_report) | {"seconds": round(now - began, 4)})
+        if is_best(history, config.loss_on):
+            save_model(model, folder, settings.template)
+        stopped = is_stopped()
+        if stopped or step_report.val or now - saved > SAVE_EVERY:
+            save_state(folder, model, optimizer, history)
+            saved = time.monotonic()
+        yield history[-1]
+        if stopped:
+            return
+        began = time.monotonic()
+
+
+def tokens_per_second(history: list[dict]) -> float:
+    """Real tokens read, without padding, over the time of the steps without evaluation."""
+    steps = [report for report in history if report["loss"] is not None and not report["val"]]
+    return sum(report["n_tokens"] for report in steps) / max(1e-9, sum(report["seconds"] for report in steps))

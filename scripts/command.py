@@ -1,0 +1,104 @@
+"""What the scripts share: flags made from a dataclass, the choice of a device, and errors as one line."""
+
+import argparse
+import dataclasses
+import functools
+import os
+import re
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib
+import torch
+
+from gpt.training.train import TrainingError
+
+matplotlib.use("Agg")  # pictures go to files: no window, no display needed
+Config = typing.TypeVar("Config")
+
+
+def one_line_errors(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
+    """What the user can mend is one line on stderr and exit code 2; a bug keeps its traceback."""
+
+    @functools.wraps(main)
+    def guarded(argv: Sequence[str] | None = None) -> int:
+        try:
+            return main(argv)
+        except (ValueError, OSError, TrainingError) as error:
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            return 130
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: | head
+            return 0
+
+    return guarded
+
+
+def make_parser(doc: str) -> argparse.ArgumentParser:
+    """A parser that shows the script's docstring, without flags that nobody gave in its result."""
+    return argparse.ArgumentParser(
+        description=doc, argument_default=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def add_config_flags(parser: argparse.ArgumentParser, config: type, names: Sequence[str]) -> None:
+    """A flag for each named field of a dataclass: its default and its comment are written there and nowhere else."""
+    comments = field_comments(config)
+    for field in dataclasses.fields(config):
+        if field.name in names:
+            flag = "--" + field.name.replace("_", "-")
+            shown = f"{comments[field.name]} [{field.default}]"
+            if isinstance(field.default, bool):
+                parser.add_argument(flag, action="store_true", help=shown)
+            else:
+                kind = next(iter(typing.get_args(field.type)), field.type)  # int of `int | None`
+                parser.add_argument(flag, type=kind, metavar="X", help=shown)
+
+
+def field_comments(config: type) -> dict[str, str]:
+    """The comment behind each field, read from the source."""
+    source = Path(sys.modules[config.__module__].__file__).read_text(encoding="utf-8")
+    body = source[source.index(f"class {config.__name__}") :]
+    return {
+        field.name: re.search(rf"^    {field.name}:.*?# (.*)$", body, re.MULTILINE)[1].replace("%", "%%")
+        for field in dataclasses.fields(config)
+    }
+
+
+def config_from(args: argparse.Namespace, config: type[Config], **defaults: object) -> Config:
+    """The dataclass with the flags that were given, over the defaults of this call, over its own."""
+    names = {field.name for field in dataclasses.fields(config)}
+    return config(**(defaults | {name: value for name, value in vars(args).items() if name in names}))
+
+
+def choose_device(name: str) -> tuple[torch.device, str]:
+    """The device of a name (`auto`: CUDA, then MPS, then CPU) and a line that says which and why."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            name, why = "cuda", "CUDA was found"
+        elif torch.backends.mps.is_available():
+            name, why = "mps", "no CUDA, but Apple's GPU was found"
+        else:
+            name, why = "cpu", "neither CUDA nor Apple's GPU was found"
+    else:
+        why = "as asked"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+    if device.type == "cuda":
+        return device, f"{name}, {torch.cuda.get_device_name(device)} ({why})"
+    return device, f"{name}, {torch.get_num_threads()} threads ({why})" if name == "cpu" else f"{name} ({why})"
+
+
+def default_precision(device: torch.device) -> tuple[str, str]:
+    """bf16 where the hardware is made for it."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16", "this GPU multiplies bf16 fast; weights, softmax and loss stay float32"
+    return "float32", "the safe choice on this device"

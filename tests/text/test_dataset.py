@@ -1,0 +1,157 @@
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gpt.text.dataset import (
+    IGNORE_INDEX,
+    Example,
+    InstructionDataset,
+    Kind,
+    batches_by_length,
+    collate,
+    encode_entry,
+    show_mask,
+)
+from gpt.text.prompts import encode_prompt
+from gpt.text.tokenizer import Tokenizer
+
+EOT = 50256
+P, H, R, E = Kind.PROMPT, Kind.HEADER, Kind.RESPONSE, Kind.END
+# Two rows worked out by hand: a prompt of 3 with a header of 2, a response of 2; and a shorter one.
+LONG = Example([1, 2, 3, 4, 5, 6, 7, EOT], [P, P, P, H, H, R, R, E])
+SHORT = Example([1, 4, 5, 8, EOT], [P, H, H, R, E])
+IGN = IGNORE_INDEX
+
+
+def entry(instruction: str = "Name the colour.", input: str = "The sky is blue.", output: str = "Blue.") -> dict:
+    return {"instruction": instruction, "input": input, "output": output}
+
+
+def test_collate_shifts_masks_and_pads_as_worked_out_by_hand() -> None:
+    inputs, targets = collate([LONG, SHORT])
+    assert inputs.tolist() == [[1, 2, 3, 4, 5, 6, 7], [1, 4, 5, 8, EOT, EOT, EOT]]
+    assert targets.tolist() == [[IGN, IGN, IGN, IGN, 6, 7, EOT], [IGN, IGN, 8, EOT, IGN, IGN, IGN]]
+    assert collate([LONG, SHORT], "header")[1].tolist()[0] == [IGN, IGN, 4, 5, 6, 7, EOT]
+    assert collate([LONG, SHORT], "all")[1].tolist()[1] == [4, 5, 8, EOT, IGN, IGN, IGN]
+
+
+def test_a_mask_off_by_one_would_train_on_the_header_or_lose_the_first_answer_token() -> None:
+    _, targets = collate([LONG])
+    unshifted = [i if kind >= R else IGN for i, kind in zip(LONG.ids, LONG.kinds, strict=True)]
+    assert unshifted[:-1] != targets[0].tolist()
+    assert [i for i in targets[0].tolist() if i != IGN] == [6, 7, EOT]
+    assert [i for i in unshifted[:-1] if i != IGN] == [6, 7]  # the end of text is lost
+
+
+def test_end_of_text_is_found_by_position(tokenizer: Tokenizer) -> None:
+    inner = Example([1, EOT, 3, 4, 5, EOT, 7, EOT], LONG.kinds)  # the id inside prompt and response
+    inputs, targets = collate([inner, SHORT])
+    assert targets[0].tolist() == [IGN, IGN, IGN, IGN, EOT, 7, EOT]
+    for row, example in enumerate([inner, SHORT]):
+        assert targets[row, len(example.ids) - 2] == EOT  # the last target counts
+    by_id = torch.where(inputs == EOT, IGN, targets)  # the wrong variants: mask the id wherever it stands,
+    assert (by_id != targets).any()
+    first = targets[0].tolist().index(EOT)  # or all after the first one
+    assert (targets[0, first + 1 :] != IGN).any()
+
+
+def test_the_first_target_that_counts_is_the_first_token_of_the_response(tokenizer: Tokenizer) -> None:
+    example = encode_entry(entry(), tokenizer)
+    for loss_on, text in {"response": "Blue.<|endoftext|>", "header": "### Response:\nBlue.<|endoftext|>"}.items():
+        counted = [i for i in collate([example], loss_on)[1][0].tolist() if i != IGN]
+        assert tokenizer.decode(counted) == text
+    n = len(example.ids) - 1
+    assert (collate([example], "all")[1] != IGN).sum() == n  # every token but the first is predicted
+
+
+@pytest.mark.parametrize("template", ["alpaca", "book", "short", "zh"])
+def test_the_prompt_of_generation_is_a_prefix_of_the_training_row(tokenizer: Tokenizer, template: str) -> None:
+    for output in ["Blue.", " blue", "\nblue", "###", "天", "\n\nThe sky"]:
+        row = encode_entry(entry(output=output), tokenizer, template).ids
+        prompt = encode_prompt(entry(), tokenizer, template)
+        assert row[: len(prompt)] == prompt
+        assert tokenizer.decode(row[len(prompt) : -1]) == output
+
+
+def test_encoding_prompt_and_response_as_one_string_would_merge_across_the_seam(tokenizer: Tokenizer) -> None:
+    prompt = "### Response:\n"
+    joined = tokenizer.encode(prompt + "\n\nBlue")
+    assert joined[: len(tokenizer.encode(prompt))] != tokenizer.encode(prompt)
+    with_space = "### Response: "  # and a header that ends with a space breaks nearly every row
+    joined = tokenizer.encode(with_space + "Blue")
+    assert joined[: len(tokenizer.encode(with_space))] != tokenizer.encode(with_space)
+
+
+def test_a_row_that_is_too_long_keeps_response_and_end_of_text(tokenizer: Tokenizer) -> None:
+    long_input = entry(input="The sky is blue. " * 100)
+    example = encode_entry(long_input, tokenizer, max_length=100)
+    response = [i for i, kind in zip(example.ids, example.kinds, strict=True) if kind == R]
+    assert len(example.ids) <= 100
+    assert tokenizer.decode(response) == "Blue."
+    assert example.ids[-1] == EOT
+    plain = encode_entry(long_input, tokenizer, max_length=10_000).ids[:100]  # the wrong variant cuts the answer off
+    assert EOT not in plain
+
+
+def test_a_response_too_long_by_one_loses_one_token_and_keeps_its_end(tokenizer: Tokenizer) -> None:
+    whole = encode_entry(entry(input="", output="one two three four five six"), tokenizer, "short")
+    n = len(whole.ids)
+    short_prompt = entry(instruction="Go", input="", output="one two three four five six")
+    n = len(encode_entry(short_prompt, tokenizer, "short").ids)
+    cut = encode_entry(short_prompt, tokenizer, "short", max_length=n - 1)
+    assert len(cut.ids) == n - 1
+    assert cut.ids[-1] == EOT
+    assert cut.kinds.count(R) == 5
+
+
+def test_what_is_cut_and_dropped_is_counted(tokenizer: Tokenizer) -> None:
+    entries = [
+        entry(),
+        entry(input="word " * 200),
+        entry(instruction="Go", input="", output="word " * 200),
+        entry(output=" "),
+    ]
+    dataset = InstructionDataset(entries, tokenizer, max_length=100)
+    assert dataset.counts() == {
+        "entries": 3, "tokens": sum(len(e.ids) for e in dataset.examples), "cut_prompt": 1, "cut_response": 1, "dropped": 1,
+    }  # fmt: skip
+    assert dataset.dropped == [(3, "empty output")]
+    assert [e["instruction"] for e in dataset.entries] == ["Name the colour.", "Name the colour.", "Go"]
+    assert all(len(example.ids) <= 100 for example in dataset.examples)
+
+
+def test_every_row_has_something_to_learn_and_a_batch_without_would_be_nan(tokenizer: Tokenizer) -> None:
+    entries = [entry(output=output) for output in ("Blue.", "", "\n", "x" * 500)]
+    for example in InstructionDataset(entries, tokenizer, max_length=64).examples:
+        assert (collate([example])[1] != IGN).sum() >= 2
+    nothing = torch.full((1, 4), IGN)
+    assert F.cross_entropy(torch.zeros(1, 50257, 4), nothing).isnan()  # what the wrong variant trains on
+
+
+def test_end_of_text_in_an_entry_stays_plain_text(tokenizer: Tokenizer) -> None:
+    example = encode_entry(entry(output="a<|endoftext|>b"), tokenizer)
+    assert example.ids.count(EOT) == 1
+    assert tokenizer.decode(example.ids).endswith("a<|endoftext|>b<|endoftext|>")
+
+
+def test_batches_hold_every_row_once_and_waste_little() -> None:
+    rng = random.Random(0)
+    lengths = [rng.randint(10, 200) for _ in range(1000)]
+    batches = list(batches_by_length(lengths, 8, random.Random(1)))
+    assert sorted(i for batch in batches for i in batch) == list(range(1000))
+    padded = sum(max(lengths[i] for i in batch) * len(batch) for batch in batches)
+    shuffled = rng.sample(range(1000), 1000)
+    plain = sum(8 * max(lengths[i] for i in shuffled[k : k + 8]) for k in range(0, 1000, 8))
+    assert padded < 1.1 * sum(lengths) < 1.4 * sum(lengths) < plain
+    assert batches != list(batches_by_length(lengths, 8, random.Random(2)))
+    assert len(list(batches_by_length(lengths[:20], 8, random.Random(1), drop_last=True))) == 2
+
+
+def test_show_mask_colours_what_counts(tokenizer: Tokenizer, capsys: pytest.CaptureFixture) -> None:
+    show_mask(encode_entry(entry(output="天 blue"), tokenizer, "short"))
+    shown = capsys.readouterr().out
+    green = [part.split("\033[0m")[0] for part in shown.split("\033[1;32m")[1:]]
+    assert "".join(green) == "天 blue<|endoftext|>"
+    assert "Response" in shown

@@ -1,0 +1,173 @@
+import json
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from gpt.text.entries import (
+    EntryError,
+    duplicate_groups,
+    entries_sha256,
+    jaccard,
+    load_entries,
+    near_duplicates,
+    shingles,
+    split_entries,
+    split_report,
+    words,
+)
+
+NOUNS = (
+    "river teacher garden window market doctor bridge candle forest kitchen ladder mirror needle orange pepper".split()
+)
+
+
+def make_entries(n: int, seed: int = 0) -> list[dict]:
+    """Prompts of random words, so that no two are nearly the same."""
+    rng = random.Random(seed)
+    return [
+        {"instruction": " ".join(rng.choices(NOUNS, k=8)), "input": f"{i} {rng.random()}", "output": rng.choice(NOUNS)}
+        for i in range(n)
+    ]
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_json_and_json_lines_give_the_same_entries(tmp_path: Path) -> None:
+    entries = [
+        {"instruction": "Say hi.", "input": "", "output": "Hi.", "kind": "generation"},
+        {"instruction": "Copy.", "input": "a\u2028b", "output": "a\u2028b"},
+    ]
+    whole = write(tmp_path / "a.json", json.dumps(entries, indent=2))
+    lines = write(tmp_path / "a.jsonl", "\n".join(json.dumps(e, ensure_ascii=False) for e in entries) + "\n\n")
+    marked = write(tmp_path / "b.json", b"\xef\xbb\xbf" + json.dumps(entries).encode())
+    assert load_entries(whole) == load_entries(lines) == load_entries(marked) == entries
+
+
+def test_a_missing_or_null_input_becomes_empty(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.json", '[{"instruction": "a", "output": "b"}, {"instruction": "a", "input": null, "output": "b"}]'
+    )
+    assert [entry["input"] for entry in load_entries(path)] == ["", ""]
+
+
+BROKEN = {
+    "": "no entries",
+    "[]": "no entries",
+    "[1]": r"entry 0: expected an object, found int 1",
+    '[{"instruction": "a", "output": "b"}, {"instruction": "a"}]': r'entry 1: the field "output" is missing',
+    '[{"instruction": 3, "output": "b"}]': r'entry 0: "instruction" must be text, found int 3',
+    '[{"instruction": "a", "output": null}]': r'entry 0: "output" must be text, found NoneType null',
+    '[{"instruction": "a", "input": [1], "output": "b"}]': r'entry 0: "input" must be text, found list \[1\]',
+    '[{"instruction": " ", "output": "b"}]': r'entry 0: "instruction" is empty',
+    '[{"instruction": "a", "output": "b"}': "not valid JSON",
+    '{"instruction": "a", "output": "b"}\n{oops}': "line 2 is not valid JSON",
+    '{"instruction": "a", "instruction": "c", "output": "b"}': "the key 'instruction' stands twice",
+    "[" * 100_000: "not valid JSON",
+}
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_broken_file_is_an_error_that_names_file_position_and_field(tmp_path: Path, text: str) -> None:
+    with pytest.raises(EntryError, match=BROKEN[text]) as caught:
+        load_entries(write(tmp_path / "broken.json", text))
+    assert "broken.json" in str(caught.value)
+
+
+def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EntryError, match="byte 18 is not UTF-8"):
+        load_entries(write(tmp_path / "a.json", b'[{"instruction": "\xff"}]'))
+
+
+def test_the_fingerprint_changes_with_any_text_and_with_the_order() -> None:
+    entries = make_entries(3)
+    changed = [entries[0] | {"output": entries[0]["output"] + "."}, *entries[1:]]
+    fingerprints = {entries_sha256(e) for e in (entries, changed, entries[::-1])}
+    assert len(fingerprints) == 3
+    assert entries_sha256(entries) == entries_sha256([dict(e, kind="other") for e in entries])  # not trained on
+
+
+def test_text_without_spaces_is_counted_by_character() -> None:
+    text = "今天天气很好，我们去公园。"
+    assert words(text) == list("今天天气很好我们去公园")
+    assert len(text.split()) == 1  # the wrong variant sees one word
+    assert words("GPT-2 学习 naïve_text 3.5") == ["gpt", "2", "学", "习", "naïve_text", "3", "5"]
+
+
+def test_near_duplicates_are_those_of_brute_force() -> None:
+    rng = random.Random(3)
+    entries = make_entries(120)
+    for entry in make_entries(120):  # copies with a word changed, added or none
+        text = entry["instruction"].split() + NOUNS[:12]
+        base = entry | {"instruction": " ".join(text), "input": ""}
+        text[rng.randrange(len(text))] = rng.choice(NOUNS)
+        entries += [base, base | {"instruction": " ".join(text)}]
+    sets = [shingles(e["instruction"] + "\n" + e["input"]) for e in entries]
+    inputs = [shingles(e["input"]) for e in entries]
+    brute = [
+        (i, j)
+        for i in range(len(entries))
+        for j in range(i + 1, len(entries))
+        if jaccard(sets[i], sets[j]) >= 0.7 and jaccard(inputs[i], inputs[j]) >= 0.5
+    ]
+    assert sorted(near_duplicates(entries)) == brute
+    assert 100 < len(brute) < 1000
+
+
+def test_the_same_question_about_another_text_is_no_duplicate() -> None:
+    ask = "Read the following sentence carefully and then tell me which animal is mentioned in it, using one word only."
+    entries = [{"instruction": ask, "input": text, "output": ""} for text in ("The cat sleeps.", "A dog barks loudly.")]
+    assert near_duplicates(entries) == []
+    entries[1]["input"] = "The cat sleeps!"
+    assert near_duplicates(entries) == [(0, 1)]
+
+
+def test_a_grouped_split_keeps_near_duplicates_on_one_side_and_an_ordered_one_does_not() -> None:
+    entries = make_entries(400)
+    twins = [e | {"instruction": e["instruction"].upper(), "output": "again"} for e in entries[:150]]
+    copies = [dict(e, output="copy") for e in entries[150:200]]
+    everything = entries + twins + copies
+    train, val, test = split_entries(everything)
+    assert split_report(train, test) == {"entries": 60, "exact": 0, "near": 0}
+    assert split_report(train, val)["near"] == 0
+    assert sorted(map(str, train + val + test)) == sorted(map(str, everything))  # nothing lost, nothing twice
+    train, _, test = split_entries(everything, how="ordered")
+    report = split_report(train, test)  # the wrong variant: the copies at the end have their twins in train
+    assert report["exact"] == 20
+    assert report["near"] > 0
+
+
+def test_an_ordered_split_of_1100_is_the_published_935_110_55() -> None:
+    entries = make_entries(1100)
+    train, val, test = split_entries(entries, how="ordered")
+    assert (train, test, val) == (entries[:935], entries[935:1045], entries[1045:])
+
+
+def test_a_split_follows_from_its_seed() -> None:
+    entries = make_entries(200)
+    assert split_entries(entries, seed=1) == split_entries(entries, seed=1)
+    assert split_entries(entries, seed=1)[2] != split_entries(entries, seed=2)[2]
+    with pytest.raises(ValueError, match="'random' is not known"):
+        split_entries(entries, how="random")
+
+
+def test_groups_join_by_way_of_others() -> None:
+    base = NOUNS + NOUNS[::-1]
+    chain = [" ".join(base[:i] + ["x"] * 0 + base[i + 1 :]) if i else " ".join(base) for i in (0, 3, 6)]
+    entries = [{"instruction": text, "input": "", "output": ""} for text in chain] + make_entries(5)
+    assert [0, 1, 2] in duplicate_groups(entries)
+
+
+def test_grouping_grows_linearly() -> None:
+    def seconds(n: int) -> float:
+        entries = make_entries(n)
+        began = time.perf_counter()
+        near_duplicates(entries)
+        return time.perf_counter() - began
+
+    seconds(500)
+    assert seconds(8000) < 12 * max(seconds(2000), 0.02)  # four times as many; brute force would take sixteen times

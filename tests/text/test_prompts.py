@@ -1,0 +1,118 @@
+import jinja2
+import pytest
+
+from gpt.text.prompts import TEMPLATES, encode_prompt, format_prompt, get_template, n_template_tokens
+from gpt.text.tokenizer import Tokenizer
+
+WITH = {"instruction": "Name the colour.", "input": "The sky is blue.", "output": "Blue."}
+WITHOUT = {"instruction": "Name a colour.", "input": "", "output": "Blue."}
+
+GOLDEN_WITH = """\
+Below is an instruction that describes a task, paired with an input that provides further context. \
+Write a response that appropriately completes the request.
+
+### Instruction:
+Name the colour.
+
+### Input:
+The sky is blue.
+
+### Response:
+"""
+GOLDEN_WITHOUT = """\
+Below is an instruction that describes a task. Write a response that appropriately completes the request.
+
+### Instruction:
+Name a colour.
+
+### Response:
+"""
+
+
+def test_alpaca_has_two_preambles() -> None:
+    assert format_prompt(WITH) == GOLDEN_WITH
+    assert format_prompt(WITHOUT) == GOLDEN_WITHOUT
+
+
+def test_book_has_one_preamble_for_both_cases() -> None:
+    one_preamble = GOLDEN_WITHOUT.split("### ")[0] + "### " + GOLDEN_WITH.split("### ", 1)[1]
+    assert format_prompt(WITH, "book") == one_preamble != GOLDEN_WITH
+    assert format_prompt(WITHOUT, "book") == GOLDEN_WITHOUT
+
+
+def test_short_is_headers_only_and_zh_has_chinese_headers() -> None:
+    assert format_prompt(WITHOUT, "short") == "### Instruction:\nName a colour.\n\n### Response:\n"
+    assert format_prompt(WITH, "zh") == "### 指令：\nName the colour.\n\n### 输入：\nThe sky is blue.\n\n### 输出：\n"
+
+
+def test_an_input_of_white_space_is_no_input() -> None:
+    assert format_prompt(WITHOUT | {"input": " \n"}) == GOLDEN_WITHOUT
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_prompts_end_with_the_header_ids_whatever_the_text(tokenizer: Tokenizer, template: str) -> None:
+    header = tokenizer.encode(get_template(template).header)
+    for text in ["x", "x ", "x\n", "x\n\n", "###", "天", " ", "x\t"]:
+        for entry in (WITHOUT | {"instruction": text}, WITH | {"input": text + "x"}):
+            assert tokenizer.encode(format_prompt(entry, template))[-len(header) :] == header
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_the_chat_template_writes_the_same_bytes(template: str) -> None:
+    chat = jinja2.Environment().from_string(get_template(template).chat_template)
+    for text in ["Name it.", 'He said "hi"\n{{ no }} {% x %}', "名字", "back\\slash\\n"]:
+        message = {"role": "user", "content": text}
+        assert chat.render(messages=[message]) == format_prompt(WITHOUT | {"instruction": text}, template)
+        entry = WITH | {"instruction": text, "input": text}
+        assert chat.render(messages=[message | {"input": text}]) == format_prompt(entry, template)
+
+
+def test_the_chat_template_closes_answers_with_the_end_of_text() -> None:
+    chat = jinja2.Environment().from_string(get_template("short").chat_template)
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    block = "### Instruction:\n{}\n\n### Response:\n"
+    assert chat.render(messages=turns, eos_token="<|endoftext|>") == (
+        block.format("a") + "b<|endoftext|>" + block.format("c")
+    )
+
+
+def test_a_role_that_is_not_known_is_refused() -> None:
+    def refuse(message: str) -> None:
+        raise ValueError(message)
+
+    chat = jinja2.Environment().from_string(get_template("short").chat_template)
+    with pytest.raises(ValueError, match="roles user and assistant, not system"):
+        chat.render(messages=[{"role": "system", "content": "x"}], raise_exception=refuse)
+
+
+def test_a_long_prompt_loses_the_end_of_its_input_and_keeps_its_headers(tokenizer: Tokenizer) -> None:
+    entry = WITH | {"input": " ".join(f"word{i}" for i in range(300))}
+    ids = encode_prompt(entry, tokenizer, max_length=120)
+    text = tokenizer.decode(ids)
+    assert 100 < len(ids) <= 120
+    assert "Name the colour." in text
+    assert "word0 word1" in text
+    assert text.endswith("\n\n### Response:\n")
+    plain = tokenizer.encode(format_prompt(entry))[:120]  # the wrong variant: cut at the end
+    assert not tokenizer.decode(plain).endswith("### Response:\n")
+
+
+def test_then_it_loses_the_end_of_its_instruction(tokenizer: Tokenizer) -> None:
+    entry = WITH | {"instruction": "Please 天气 " * 200, "input": "天气 " * 200}
+    text = tokenizer.decode(encode_prompt(entry, tokenizer, max_length=80))
+    assert text.startswith("Below is an instruction")
+    assert "### Instruction:\nPlease 天气" in text
+    assert text.endswith("\n\n### Response:\n")
+    assert "\ufffd" not in text
+
+
+def test_a_context_too_short_for_the_headers_is_refused(tokenizer: Tokenizer) -> None:
+    least = n_template_tokens(WITH, tokenizer)
+    assert len(encode_prompt(WITH, tokenizer, max_length=least)) <= least
+    with pytest.raises(ValueError, match="the template 'alpaca' needs"):
+        encode_prompt(WITH, tokenizer, max_length=least - 1)
+
+
+def test_an_unknown_template_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="'alpace' is not known: use one of alpaca, book, short, zh"):
+        format_prompt(WITH, "alpace")
