@@ -1,4 +1,4 @@
-"""What the scripts share: flags made from a dataclass, the choice of a device, and errors as one line."""
+"""What the scripts share: flags made from the fields of a dataclass, and errors as one line."""
 
 import argparse
 import dataclasses
@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
-import torch
 
 from gpt.training.train import TrainingError
 
@@ -74,31 +73,3 @@ def config_from(args: argparse.Namespace, config: type[Config], **defaults: obje
     """The dataclass with the flags that were given, over the defaults of this call, over its own."""
     names = {field.name for field in dataclasses.fields(config)}
     return config(**(defaults | {name: value for name, value in vars(args).items() if name in names}))
-
-
-def choose_device(name: str) -> tuple[torch.device, str]:
-    """The device of a name (`auto`: CUDA, then MPS, then CPU) and a line that says which and why."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            name, why = "cuda", "CUDA was found"
-        elif torch.backends.mps.is_available():
-            name, why = "mps", "no CUDA, but Apple's GPU was found"
-        else:
-            name, why = "cpu", "neither CUDA nor Apple's GPU was found"
-    else:
-        why = "as asked"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
-    if device.type == "cuda":
-        return device, f"{name}, {torch.cuda.get_device_name(device)} ({why})"
-    return device, f"{name}, {torch.get_num_threads()} threads ({why})" if name == "cpu" else f"{name} ({why})"
-
-
-def default_precision(device: torch.device) -> tuple[str, str]:
-    """bf16 where the hardware is made for it."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return "bf16", "this GPU multiplies bf16 fast; weights, softmax and loss stay float32"
-    return "float32", "the safe choice on this device"

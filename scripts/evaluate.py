@@ -19,7 +19,8 @@ from gpt.text.entries import Entry, load_entries, split_report
 from gpt.text.tokenizer import load_tokenizer
 from gpt.training.run import load_settings, load_split
 from gpt.weights.checkpoint import load_model, read_json, write_atomically, write_json
-from scripts.command import choose_device, make_parser, one_line_errors
+from scripts.choices import choose_device
+from scripts.command import make_parser, one_line_errors
 
 BATCH_SIZE = 32
 

@@ -15,34 +15,19 @@ from tqdm import tqdm
 
 from gpt.model.gpt2 import GPT
 from gpt.text.dataset import InstructionDataset
-from gpt.text.entries import entries_sha256, load_entries, split_report
+from gpt.text.entries import entries_sha256, load_entries
 from gpt.text.prompts import TEMPLATES
-from gpt.training.run import (
-    RunSettings,
-    load_settings,
-    load_split,
-    make_datasets,
-    save_settings,
-    tokens_per_second,
-    train_run,
-)  # fmt: skip
+from gpt.training import run
 from gpt.training.train import TrainConfig
 from gpt.weights.checkpoint import load_model, read_json
-from gpt.weights.download import OPENAI_NAMES, SOURCES, download, find_model
-from scripts.command import (
-    add_config_flags,
-    choose_device,
-    config_from,
-    default_precision,
-    make_parser,
-    one_line_errors,
-)
-from scripts.download import Bars
+from scripts.choices import choose_device, choose_model, default_precision
+from scripts.command import add_config_flags, config_from, make_parser, one_line_errors
 from scripts.evaluate import evaluate_run
 
 ENTRIES = Path(__file__).parents[1] / "data" / "instructions.json"
-FLAGS = ["epochs", "batch_size", "micro_batch", "lr", "schedule", "warmup", "weight_decay", "dropout", "loss_on",
-         "precision", "max_length", "eval_every", "seed"]  # fmt: skip
+FLAGS = (
+    "epochs batch_size micro_batch lr schedule warmup weight_decay dropout loss_on precision max_length seed".split()
+)
 # A model of 8M parameters that has read little takes larger steps and more passes than OpenAI's.
 TINY_SETTINGS = {"lr": 1e-3, "epochs": 5, "batch_size": 16, "micro_batch": 16}
 
@@ -50,16 +35,12 @@ TINY_SETTINGS = {"lr": 1e-3, "epochs": 5, "batch_size": 16, "micro_batch": 16}
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("--model", metavar="X", help="a name (gpt2, gpt2-medium, ..., gpt2-tiny) or a folder")
-    parser.add_argument(
-        "--data", type=Path, metavar="FILE", help="entries, JSON or JSON Lines [data/instructions.json]"
-    )
+    parser.add_argument("--data", type=Path, metavar="FILE", help="entries in JSON [data/instructions.json]")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder [runs/MODEL]")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was stopped, as it was set")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was stopped")
     parser.add_argument("--device", metavar="X", help="auto (CUDA, MPS, CPU), cuda, mps or cpu [auto]")
     parser.add_argument("--template", metavar="X", help=f"words of the prompt: {', '.join(TEMPLATES)} [alpaca]")
-    parser.add_argument(
-        "--split", metavar="X", help="85/10/5: grouped (near-duplicates on one side) or ordered [grouped]"
-    )
+    parser.add_argument("--split", metavar="X", help="85/10/5, near-duplicates grouped, or ordered [grouped]")
     add_config_flags(parser, TrainConfig, FLAGS)
     args = parser.parse_args(argv)
     if "resume" in args and (others := set(vars(args)) - {"resume", "device"}):
@@ -67,42 +48,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def fetch_model(name: str) -> None:
-    """Download a model of the release that is not in the cache yet, with a bar."""
-    if OPENAI_NAMES.get(name, name) in {source.name for source in SOURCES} and find_model(name) is None:
-        bars = Bars()
-        download(name, on_progress=bars.show)
-        bars.bar.close()
-
-
-def choose_model(args: argparse.Namespace, device: torch.device) -> tuple[str, str]:
-    """The model's name or folder, and why this one."""
-    if "model" in args:
-        fetch_model(args.model)
-        return args.model, "as asked"
-    if device.type != "cuda":
-        return "gpt2-tiny", "bundled with this repository; on CUDA the default is gpt2-medium"
-    try:
-        fetch_model("gpt2-medium")
-        return "gpt2-medium", "the default on CUDA"
-    except OSError as error:
-        print(f"note       gpt2-medium cannot be had, so gpt2-tiny is used: {error}")
-        return "gpt2-tiny", "bundled with this repository"
-
-
-def new_run(args: argparse.Namespace, device: torch.device) -> tuple[Path, RunSettings, str]:
+def new_run(args: argparse.Namespace, device: torch.device) -> tuple[Path, run.RunSettings, str]:
     """A folder that holds no run yet, the settings, and why the model was chosen."""
     data = getattr(args, "data", ENTRIES).resolve()
-    sha256 = entries_sha256(load_entries(data))  # before anything is fetched: a bad file should fail at once
+    sha256 = entries_sha256(load_entries(data))
     defaults = {"precision": default_precision(device)[0]}
-    config_from(args, TrainConfig, **defaults)
-    model, why = choose_model(args, device)
+    config_from(args, TrainConfig, **defaults)  # like a bad file, a bad flag should fail before anything is fetched
+    model, why = choose_model(getattr(args, "model", None), device)
     config = config_from(args, TrainConfig, **defaults | (TINY_SETTINGS if model == "gpt2-tiny" else {}))
     template, split = getattr(args, "template", "alpaca"), getattr(args, "split", "grouped")
     folder = getattr(args, "out", None) or free_folder(Path("runs") / Path(model).name)
     if (folder / "training.json").exists():
         raise ValueError(f"{folder} already holds a run: choose another --out, or go on with --resume {folder}")
-    return folder, RunSettings(model, str(data), sha256, template, split, config), why
+    return folder, run.RunSettings(model, str(data), sha256, template, split, config), why
 
 
 def free_folder(wanted: Path) -> Path:
@@ -113,38 +71,38 @@ def free_folder(wanted: Path) -> Path:
     return folder
 
 
-def say_start(settings: RunSettings, facts: dict) -> None:
+def say_start(settings: run.RunSettings, facts: dict) -> None:
     """Which model, data, device and precision, and why; what was cut or dropped."""
-    config, counts = settings.config, facts["counts"]
+    config = settings.config
+    entries = ", ".join(f"{n} {side}" for side, n in facts["entries"].items())
     print(f"model      {settings.model}, {facts['parameters'] / 1e6:.1f}M parameters ({facts['why']})")
-    print(f"data       {settings.data}: {counts['train']['entries']} training, {counts['val']['entries']} validation, "
-          f"{facts['split_report']['entries']} test entries ({settings.split} split)")  # fmt: skip
+    print(f"data       {settings.data}: {entries} ({settings.split} split)")
     print(f"device     {facts['device']}\nprecision  {facts['precision']}")
-    print(f"training   {config.epochs} epochs, {config.batch_size} entries a step, learning rate {config.lr:g}, loss on "
-          f"{config.loss_on}, template {settings.template}, seed {config.seed}")  # fmt: skip
-    for name, count in counts.items():
-        if count["cut_prompt"] or count["cut_response"] or count["dropped"]:
-            print(f"note       {name}: {count['cut_prompt']} prompts and {count['cut_response']} responses were cut to fit "
-                  f"the context, {count['dropped']} entries without output were dropped")  # fmt: skip
+    print(f"training   {config.epochs} epochs, {config.batch_size} entries a step, learning rate {config.lr:g},"
+          f" loss on {config.loss_on}, template {settings.template}, seed {config.seed}")  # fmt: skip
+    for name, n in facts["counts"].items():
+        if n["cut_prompt"] or n["cut_response"] or n["dropped"]:
+            print(f"note       {name}: {n['cut_prompt']} prompts and {n['cut_response']} responses were cut to fit the"
+                  f" context, {n['dropped']} entries without output were dropped")  # fmt: skip
 
 
-def drive(folder: Path, settings: RunSettings, model: GPT, sides: dict[str, InstructionDataset]) -> bool:
+def drive(folder: Path, settings: run.RunSettings, model: GPT, sides: dict[str, InstructionDataset]) -> bool:
     """Train with a bar, to the end or to Ctrl-C; True if it came to the end."""
     asked: list[int] = []
     previous = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
-    history, val, report = [], float("nan"), {"step": 0, "n_steps": 1}
+    history, val = [], float("nan")
     bar = tqdm(unit="step", dynamic_ncols=True, mininterval=0.5)
     try:
-        for report in train_run(folder, settings, model, sides, lambda: bool(asked)):
+        for report in run.train_run(folder, settings, model, sides, lambda: bool(asked)):
             history.append(report)
             bar.total, bar.n = report["n_steps"], report["step"]
             val = report["val"][settings.config.loss_on] if report["val"] else val
             loss = "" if report["loss"] is None else f"loss {report['loss']:.3f}, "
-            bar.set_postfix_str(f"{loss}validation {val:.3f}, {tokens_per_second(history):,.0f} tokens/s")
+            bar.set_postfix_str(f"{loss}validation {val:.3f}, {run.tokens_per_second(history):,.0f} tokens/s")
     finally:
         signal.signal(signal.SIGINT, previous)
         bar.close()
-    return report["step"] == report["n_steps"]
+    return not asked
 
 
 @one_line_errors
@@ -152,28 +110,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     device, shown_device = choose_device(getattr(args, "device", "auto"))
     if "resume" in args:
-        folder, (settings, facts) = args.resume, load_settings(args.resume)
+        folder, (settings, facts) = args.resume, run.load_settings(args.resume)
     else:
         folder, settings, why = new_run(args, device)
-        facts = {"why": why}
-    split = load_split(settings)
+        reason = "as asked" if "precision" in args else default_precision(device)[1]
+        facts = {"why": why, "precision": f"{settings.config.precision} ({reason})"}
+    split = run.load_split(settings)
     model = load_model(settings.model, device, settings.config.dropout)
-    sides = make_datasets(split, settings, model.config.context_length)
-    reason = "as asked" if "precision" in args else default_precision(device)[1]
+    sides = run.make_datasets(split, settings, model.config.context_length)
     facts |= {
-        "device": shown_device, "precision": f"{settings.config.precision} ({reason})", "parameters": model.n_parameters(),
+        "device": shown_device,
+        "parameters": model.n_parameters(),
+        "entries": {name: len(side) for name, side in split.items()},
         "counts": {name: side.counts() for name, side in sides.items()},
-        "split_report": split_report(split["train"], split["test"]),
-    }  # fmt: skip
+    }
     say_start(settings, facts)
-    save_settings(folder, settings, facts)
+    run.save_settings(folder, settings, facts)
     if not drive(folder, settings, model, sides):
         print(f"stopped and saved; go on with: python -m scripts.finetune --resume {folder}")
         return 130
     history = read_json(folder / "history.json", list)
     facts["seconds"] = round(sum(report["seconds"] for report in history), 1)
-    facts["tokens_per_second"] = round(tokens_per_second(history))
-    save_settings(folder, settings, facts)
+    facts["tokens_per_second"] = round(run.tokens_per_second(history))
+    run.save_settings(folder, settings, facts)
     del model
     evaluate_run(folder, device)
     print(f'\nread {folder}/report.md, or ask it: python -m scripts.respond {folder} "Name three colors."')

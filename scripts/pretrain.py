@@ -21,7 +21,8 @@ from gpt.text.entries import load_entries, split_entries
 from gpt.text.tokenizer import END_OF_TEXT, load_tokenizer
 from gpt.training.pretrain import Mixture, PretrainConfig, held_out_loss, make_optimizer, pretrain
 from gpt.weights.checkpoint import SIZES, save_model, write_atomically, write_json
-from scripts.command import add_config_flags, choose_device, config_from, make_parser, one_line_errors
+from scripts.choices import choose_device
+from scripts.command import add_config_flags, config_from, make_parser, one_line_errors
 from scripts.finetune import ENTRIES
 
 # How often each text is drawn, by file name; others 1. Mostly old prose: the simple and the modern count for more.

@@ -8,7 +8,8 @@ from gpt.text.prompts import TEMPLATES
 from gpt.text.tokenizer import load_tokenizer
 from gpt.training.run import load_settings
 from gpt.weights.checkpoint import find_folder, load_model
-from scripts.command import add_config_flags, choose_device, config_from, make_parser, one_line_errors
+from scripts.choices import choose_device
+from scripts.command import add_config_flags, config_from, make_parser, one_line_errors
 
 
 @one_line_errors

@@ -96,8 +96,8 @@ def run_report(
         "entry whose prompt is nearest.",
         score_table(metrics),
         "![ROUGE-L before and after beside the floors](scores.png)",
-        f"Of these {duplicates['entries']} prompts {duplicates['exact']} stand in the training entries word for word and "
-        f"{duplicates['near']} nearly.",
+        f"Of these {duplicates['entries']} prompts {duplicates['exact']} stand in the training entries word for word "
+        f"and {duplicates['near']} nearly.",
         "## What was cut or dropped",
         table(["", "entries", "tokens", "prompts cut", "responses cut", "dropped"], counts),
         "## Examples",

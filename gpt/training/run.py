@@ -140,7 +140,7 @@ def train_run(
     after the step at hand and ends.
     """
     config, optimizer = settings.config, make_optimizer(model, settings.config)
-    history = load_state(folder, model, optimizer) if (folder / "last").exists() else []
+    history = load_state(folder, model, optimizer) if (folder / "last" / "state.pt").exists() else []
     saved = began = time.monotonic()
     for step_report in train(
         model, optimizer, sides["train"], sides["val"], config, len(history) and history[-1]["step"]

@@ -117,7 +117,8 @@ def _build(config: GPTConfig, named: Iterable[tuple[str, Tensor]], folder: Path)
 def _to_ours(name: str, tensor: Tensor) -> Tensor:
     """float32, with the matrices of the blocks turned to (out, in)."""
     tensor = tensor.t() if TURNED.fullmatch(name) else tensor
-    return tensor.to(torch.float32).contiguous()
+    # A copy of its own: the array may be a view of the file, which somebody could cut off underneath.
+    return tensor.to(torch.float32).clone(memory_format=torch.contiguous_format)
 
 
 def read_json(path: Path, kind: type = dict) -> dict | list:

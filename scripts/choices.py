@@ -1,0 +1,62 @@
+"""Device, precision and model: what is used, and why, where nobody has said."""
+
+from pathlib import Path
+
+import torch
+
+from gpt.weights.download import BESIDE, OPENAI_NAMES, SOURCES, download, find_model
+from scripts.download import Bars
+
+
+def choose_device(name: str) -> tuple[torch.device, str]:
+    """The device of a name (`auto`: CUDA, then MPS, then CPU) and a line that says which and why."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            name, why = "cuda", "CUDA was found"
+        elif torch.backends.mps.is_available():
+            name, why = "mps", "no CUDA, but Apple's GPU was found"
+        else:
+            name, why = "cpu", "neither CUDA nor Apple's GPU was found"
+    else:
+        why = "as asked"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+    if device.type == "cuda":
+        return device, f"{name}, {torch.cuda.get_device_name(device)} ({why})"
+    return device, f"{name}, {torch.get_num_threads()} threads ({why})" if name == "cpu" else f"{name} ({why})"
+
+
+def default_precision(device: torch.device) -> tuple[str, str]:
+    """bf16 where the hardware is made for it."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16", "this GPU multiplies bf16 fast; weights, softmax and loss stay float32"
+    return "float32", "the safe choice on this device"
+
+
+def choose_model(name: str | None, device: torch.device) -> tuple[str, str]:
+    """The model's name or folder, fetched if need be, and why this one; None stands for the default of the device."""
+    if name is not None:
+        fetch_model(name)
+        return str(Path(name).resolve()) if Path(name).is_dir() else name, "as asked"
+    if device.type != "cuda":
+        return "gpt2-tiny", "bundled with this repository; on CUDA the default is gpt2-medium"
+    try:
+        fetch_model("gpt2-medium")
+        return "gpt2-medium", "the default on CUDA"
+    except OSError as error:
+        print(f"note       gpt2-medium cannot be had, so gpt2-tiny is used: {error}")
+        return "gpt2-tiny", "bundled with this repository"
+
+
+def fetch_model(name: str) -> None:
+    """Download a model of the release that is not in the cache yet, with a bar."""
+    released = OPENAI_NAMES.get(name, name) in {source.name for source in SOURCES if source.format in BESIDE}
+    if released and not Path(name).is_dir() and find_model(name) is None:
+        bars = Bars()
+        try:
+            download(name, on_progress=bars.show)
+        finally:
+            bars.bar.close()

@@ -1,0 +1,197 @@
+import copy
+import math
+import random
+
+import pytest
+import torch
+
+from gpt.model.gpt2 import GPT, GPTConfig
+from gpt.text.dataset import InstructionDataset, collate
+from gpt.text.tokenizer import Tokenizer
+from gpt.training.loss import supervised_loss
+from gpt.training.train import TrainConfig, TrainingError, epoch_batches, lr_at, make_optimizer, train, train_step
+from tests.reference import random_model
+
+TINY = GPTConfig(context_length=64, n_embd=16, n_layer=2, n_head=2, dropout=0.2)
+WORDS = "river teacher garden window market doctor bridge candle forest kitchen".split()
+
+
+@pytest.fixture
+def dataset(tokenizer: Tokenizer) -> InstructionDataset:
+    rng = random.Random(0)
+    entries = [
+        {"instruction": " ".join(rng.choices(WORDS, k=3)), "input": "", "output": " ".join(rng.choices(WORDS, k=k))}
+        for k in [1, 1, 2, 3, 12, 30] * 7
+    ]
+    return InstructionDataset(entries, tokenizer, "short", 64)
+
+
+def tiny(dropout: float = 0.2) -> GPT:
+    return random_model(GPTConfig(**{**vars(TINY), "dropout": dropout}), scale=1.0)
+
+
+def gradients(model: GPT, dataset: InstructionDataset, rows: list[int], micro_batch: int) -> dict[str, torch.Tensor]:
+    """What one step would apply: the optimizer only looks."""
+    seen = {}
+
+    class Look(torch.optim.SGD):
+        def step(self) -> None:
+            seen.update({name: p.grad.clone() for name, p in model.named_parameters()})
+
+    config = TrainConfig(micro_batch=micro_batch, clip=1e9)
+    train_step(model, Look(model.parameters(), lr=0.0), dataset, rows, config, 0)
+    return seen
+
+
+def test_accumulation_gives_the_same_gradients_however_a_step_is_cut(dataset: InstructionDataset) -> None:
+    model, rows = tiny(dropout=0.0), [0, 4, 5, 8, 11, 13, 17, 20]
+    whole = gradients(model, dataset, rows, 8)
+    for micro_batch in (4, 2, 1, 3):
+        for name, gradient in gradients(model, dataset, rows, micro_batch).items():
+            assert (gradient - whole[name]).abs().max() < 1e-6, (name, micro_batch)
+
+
+def test_a_mean_of_micro_batch_means_would_weigh_tokens_differently(dataset: InstructionDataset) -> None:
+    model, rows = tiny(dropout=0.0), [0, 4, 5, 8, 11, 13, 17, 20]
+    whole = gradients(model, dataset, rows, 8)["wte.weight"]
+    model.zero_grad()
+    for row in rows:
+        inputs, targets = collate([dataset[row]])
+        loss_sum, n = supervised_loss(model.hidden(inputs), targets, model.output_weight)
+        (loss_sum / n / len(rows)).backward()
+    assert (model.wte.weight.grad - whole).abs().max() > 1e-3
+
+
+def run(model: GPT, dataset: InstructionDataset, config: TrainConfig, n: int, optimizer=None, first: int = 0) -> tuple:
+    optimizer = optimizer or make_optimizer(model, config)
+    reports = []
+    for report in train(model, optimizer, dataset, dataset, config, first):
+        reports.append(report)
+        if report.step == n:
+            break
+    return optimizer, reports
+
+
+def test_twenty_steps_equal_ten_and_a_resume_and_ten_bit_for_bit(dataset: InstructionDataset) -> None:
+    config = TrainConfig(epochs=4, batch_size=8, micro_batch=4, lr=1e-2, dropout=0.2)
+    straight = tiny()
+    _, all_reports = run(straight, dataset, config, 20)
+    first = tiny()
+    optimizer, _ = run(first, dataset, config, 10)
+    saved = copy.deepcopy((first.state_dict(), optimizer.state_dict()))
+    torch.manual_seed(999)  # another process has another random state
+    torch.rand(5)
+    second = tiny()
+    second.load_state_dict(saved[0])
+    optimizer = make_optimizer(second, config)
+    optimizer.load_state_dict(saved[1])
+    _, later = run(second, dataset, config, 20, optimizer, first=10)
+    assert [r.loss for r in all_reports[11:]] == [r.loss for r in later]
+    for (name, a), b in zip(straight.state_dict().items(), second.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_a_resume_without_the_optimizer_or_the_position_would_be_another_run(dataset: InstructionDataset) -> None:
+    config = TrainConfig(epochs=4, batch_size=8, lr=1e-2)
+    straight, first = tiny(), tiny()
+    run(straight, dataset, config, 20)
+    run(first, dataset, config, 10)
+    for start in (10, 0):  # a fresh optimizer at the right place; everything from the start
+        second = tiny()
+        second.load_state_dict(first.state_dict())
+        run(second, dataset, config, 20, first=start)
+        assert not torch.equal(second.wte.weight, straight.wte.weight)
+
+
+def test_decay_falls_on_matrices_only() -> None:
+    model = tiny()
+    decayed, plain = make_optimizer(model, TrainConfig(weight_decay=0.1)).param_groups
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert decayed["weight_decay"] == 0.1
+    assert plain["weight_decay"] == 0.0
+    assert {names[id(p)].split(".")[-1] for p in plain["params"]} == {"weight", "bias"}
+    assert all("ln_" in names[id(p)] or names[id(p)].endswith("bias") for p in plain["params"])
+    assert all(names[id(p)].endswith("weight") and "ln_" not in names[id(p)] for p in decayed["params"])
+    assert len(decayed["params"]) + len(plain["params"]) == len(names)
+
+
+def test_decay_on_all_would_pull_the_gains_to_zero() -> None:
+    def gain_after(weight_decay: float) -> float:
+        model = tiny()
+        groups = make_optimizer(model, TrainConfig(lr=0.1, weight_decay=0.1)).param_groups
+        groups[1]["weight_decay"] = weight_decay
+        optimizer = torch.optim.AdamW(groups, lr=0.1)
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p)
+        before = model.ln_f.weight.mean().item()
+        for _ in range(50):
+            optimizer.step()
+        return model.ln_f.weight.mean().item() / before
+
+    assert gain_after(0.0) == pytest.approx(1.0)
+    assert gain_after(0.1) < 0.7
+
+
+def test_the_learning_rate_warms_up_and_falls() -> None:
+    config = TrainConfig(lr=1.0, warmup=0.1)
+    rates = [lr_at(step, 100, config) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert max(rates) == rates[10] == 1.0
+    assert rates[-1] == pytest.approx(0.1)
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert rates[54] == pytest.approx(1 - 0.9 * (1 - math.cos(math.pi * 44 / 89)) / 2)
+    linear = TrainConfig(lr=1.0, warmup=0.0, schedule="linear")
+    assert [lr_at(s, 11, linear) for s in (0, 5, 10)] == pytest.approx([1.0, 0.55, 0.1])
+    assert {lr_at(s, 11, TrainConfig(lr=2.0, warmup=0.0, schedule="constant")) for s in range(11)} == {2.0}
+
+
+def test_every_epoch_sees_every_entry_once_in_another_order(dataset: InstructionDataset) -> None:
+    config = TrainConfig(batch_size=8)
+    epochs = [epoch_batches(dataset, config, epoch) for epoch in range(2)]
+    for batches in epochs:
+        assert sorted(i for batch in batches for i in batch) == list(range(len(dataset)))
+    assert epochs[0] != epochs[1]
+    assert epochs[0] == epoch_batches(dataset, config, 0)
+
+
+def test_training_learns_and_reports(dataset: InstructionDataset) -> None:
+    config = TrainConfig(epochs=6, batch_size=8, lr=1e-2, dropout=0.0)
+    _, reports = run(tiny(0.0), dataset, config, 10**6)
+    assert reports[0].step == 0
+    assert reports[0].loss is None
+    assert set(reports[0].val) == {"all", "header", "response"}
+    assert reports[-1].step == reports[-1].n_steps == 36
+    assert reports[-1].val["response"] < reports[0].val["response"] - 3
+    assert sum(r.n_tokens for r in reports) == 6 * sum(len(e.ids) for e in dataset.examples)
+    assert [r.step for r in reports if r.val] == [0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 36]
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(dataset: InstructionDataset) -> None:
+    model, config = tiny(), TrainConfig(batch_size=8, lr=1e-2)
+    optimizer, _ = run(model, dataset, config, 3)
+    before = copy.deepcopy(model.state_dict())
+    with torch.no_grad():
+        model.ln_f.bias[0] = torch.inf
+    before["ln_f.bias"][0] = torch.inf
+    with pytest.raises(TrainingError, match=r"loss of step 4 is (nan|inf), in the batch of entries '"):
+        run(model, dataset, config, 10, optimizer, first=3)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), before.values(), strict=True))
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_bf16_stays_near_float32(dataset: InstructionDataset) -> None:
+    losses = {}
+    for precision in ("float32", "bf16"):
+        config = TrainConfig(epochs=2, batch_size=8, lr=1e-2, dropout=0.0, precision=precision)
+        losses[precision] = run(tiny(0.0), dataset, config, 10**6)[1][-1].val["response"]
+    assert losses["bf16"] == pytest.approx(losses["float32"], rel=0.02)
+    assert losses["bf16"] != losses["float32"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"epochs": 0}, {"lr": -1.0}, {"dropout": 1.0}, {"schedule": "cosin"}, {"loss_on": "x"}, {"precision": "fp8"}],
+)
+def test_impossible_settings_are_refused(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        TrainConfig(**wrong)
