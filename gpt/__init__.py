@@ -21,7 +21,7 @@ from gpt.text.dataset import (
     encode_entry,
     show_mask,
 )
-from gpt.text.entries import Entry, EntryError, load_entries, split_entries, split_report
+from gpt.text.entries import Entry, EntryError, load_entries, read_entries, split_entries, split_report
 from gpt.text.prompts import TEMPLATES, Template, encode_prompt, format_prompt
 from gpt.text.tokenizer import Tokenizer, load_tokenizer
 from gpt.training.loss import evaluate_loss, supervised_loss

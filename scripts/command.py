@@ -40,9 +40,9 @@ def one_line_errors(main: Callable[[Sequence[str] | None], int]) -> Callable[[Se
 
 def make_parser(doc: str) -> argparse.ArgumentParser:
     """A parser that shows the script's docstring, without flags that nobody gave in its result."""
-    return argparse.ArgumentParser(
-        description=doc, argument_default=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    program = f"python -m {spec.name}" if spec else None
+    return argparse.ArgumentParser(program, description=doc, argument_default=argparse.SUPPRESS)
 
 
 def add_config_flags(parser: argparse.ArgumentParser, config: type, names: Sequence[str]) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from gpt.evaluation.metrics import score_floors, score_responses
+from gpt.evaluation.constraints import check_constraints, score_format
+from gpt.evaluation.metrics import copied_input, score_floors, score_responses
 from gpt.evaluation.plots import plot_losses, plot_scores, save_figure
-from gpt.evaluation.report import run_report, score_table
+from gpt.evaluation.report import format_sentence, run_report, score_table
 from gpt.model.generate import Response, respond
 from gpt.text.entries import Entry, load_entries, split_report
 from gpt.text.tokenizer import load_tokenizer
@@ -43,6 +44,8 @@ def evaluate_run(
     settings, facts = load_settings(folder)
     split = load_split(settings)
     test, out = load_entries(data) if data else split["test"], out or folder
+    for position, entry in enumerate(test):
+        check_constraints(entry.get("constraints", []), f"{data or settings.data}: test entry {position}")
     out.mkdir(parents=True, exist_ok=True)
     before = answer(settings.model, device, test, settings.template, max_new_tokens, "responses before")
     after = answer(folder, device, test, settings.template, max_new_tokens, "responses after ")
@@ -50,14 +53,8 @@ def evaluate_run(
         entry | {"model_response": new.text, "base_response": old.text, "stopped_by": new.stopped_by}
         for entry, old, new in zip(test, before, after, strict=True)
     ]
-    references = [entry["output"] for entry in test]
-    metrics = {
-        "n": len(test),
-        "data": str(data or settings.data),
-        "before": score_responses([response.text for response in before], references),
-        "after": score_responses([response.text for response in after], references),
-        "floors": score_floors(split["train"], test),
-    }
+    metrics = score_run(test, [new.text for new in before], [new.text for new in after], split["train"])
+    metrics["data"] = str(data or settings.data)
     facts["split_report"] = split_report(split["train"], test)
     history = read_json(folder / "history.json", list)
     write_json(out / "responses.json", responses)
@@ -68,6 +65,32 @@ def evaluate_run(
     page = run_report(settings, facts, history, metrics, responses)
     write_atomically(out / "report.md", lambda part: part.write_text(page, encoding="utf-8"))
     show(responses, metrics)
+
+
+def score_run(test: list[Entry], before: list[str], after: list[str], train: list[Entry]) -> dict:
+    """What metrics.json holds: scores with intervals before and after, the floors, checkable demands, kinds."""
+    references = [entry["output"] for entry in test]
+    answers = {"before": before, "after": after}
+    formats = {
+        name: score_format(rows, test)
+        for name, rows in (answers | {"copied_input": [copied_input(entry) for entry in test]}).items()
+    }
+    kinds = sorted({entry.get("kind", "") for entry in test})
+    by_kind = {}
+    for kind in kinds if kinds != [""] else []:
+        rows = [i for i, entry in enumerate(test) if entry.get("kind", "") == kind]
+        by_kind[kind] = {"n": len(rows)} | {
+            name: score_responses([texts[i] for i in rows], [references[i] for i in rows])
+            | {"format_followed": score_format([texts[i] for i in rows], [test[i] for i in rows])}
+            for name, texts in answers.items()
+        }
+    return {
+        "n": len(test),
+        **{name: score_responses(texts, references) for name, texts in answers.items()},
+        "floors": score_floors(train, test),
+        "format_followed": formats,
+        "by_kind": by_kind,
+    }
 
 
 def show(responses: list[dict], metrics: dict) -> None:
@@ -83,6 +106,7 @@ def show(responses: list[dict], metrics: dict) -> None:
             if text := " ".join(row[field].split()):
                 print(f"{label:12} {text if len(text) <= 100 else text[:97] + '...'}")
     print(f"\n{metrics['n']} test entries; scores in 0 to 1 with 95% intervals\n{score_table(metrics)}")
+    print(format_sentence(metrics))
 
 
 @one_line_errors

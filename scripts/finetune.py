@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from gpt.model.gpt2 import GPT
 from gpt.text.dataset import InstructionDataset
-from gpt.text.entries import entries_sha256, load_entries
+from gpt.text.entries import entries_sha256, read_entries
 from gpt.text.prompts import TEMPLATES
 from gpt.training import run
 from gpt.training.train import TrainConfig
@@ -48,10 +48,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def new_run(args: argparse.Namespace, device: torch.device) -> tuple[Path, run.RunSettings, str]:
-    """A folder that holds no run yet, the settings, and why the model was chosen."""
+def new_run(args: argparse.Namespace, device: torch.device) -> tuple[Path, run.RunSettings, dict]:
+    """A folder that holds no run yet, the settings, and why the model was chosen and what was converted."""
     data = getattr(args, "data", ENTRIES).resolve()
-    sha256 = entries_sha256(load_entries(data))
+    entries, converted = read_entries(data)
     defaults = {"precision": default_precision(device)[0]}
     config_from(args, TrainConfig, **defaults)  # like a bad file, a bad flag should fail before anything is fetched
     model, why = choose_model(getattr(args, "model", None), device)
@@ -60,7 +60,9 @@ def new_run(args: argparse.Namespace, device: torch.device) -> tuple[Path, run.R
     folder = getattr(args, "out", None) or free_folder(Path("runs") / Path(model).name)
     if (folder / "training.json").exists():
         raise ValueError(f"{folder} already holds a run: choose another --out, or go on with --resume {folder}")
-    return folder, run.RunSettings(model, str(data), sha256, template, split, config), why
+    settings = run.RunSettings(model, str(data), entries_sha256(entries), template, split, config)
+    reason = "as asked" if "precision" in args else default_precision(device)[1]
+    return folder, settings, {"why": why, "converted": converted, "precision": f"{config.precision} ({reason})"}
 
 
 def free_folder(wanted: Path) -> Path:
@@ -80,6 +82,8 @@ def say_start(settings: run.RunSettings, facts: dict) -> None:
     print(f"device     {facts['device']}\nprecision  {facts['precision']}")
     print(f"training   {config.epochs} epochs, {config.batch_size} entries a step, learning rate {config.lr:g},"
           f" loss on {config.loss_on}, template {settings.template}, seed {config.seed}")  # fmt: skip
+    if set(facts["converted"]) != {"alpaca"}:
+        print(f"note       records by format, and what changed on the way: {facts['converted']}")
     for name, n in facts["counts"].items():
         if n["cut_prompt"] or n["cut_response"] or n["dropped"]:
             print(f"note       {name}: {n['cut_prompt']} prompts and {n['cut_response']} responses were cut to fit the"
@@ -112,9 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "resume" in args:
         folder, (settings, facts) = args.resume, run.load_settings(args.resume)
     else:
-        folder, settings, why = new_run(args, device)
-        reason = "as asked" if "precision" in args else default_precision(device)[1]
-        facts = {"why": why, "precision": f"{settings.config.precision} ({reason})"}
+        folder, settings, facts = new_run(args, device)
     split = run.load_split(settings)
     model = load_model(settings.model, device, settings.config.dropout)
     sides = run.make_datasets(split, settings, model.config.context_length)

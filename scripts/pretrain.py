@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from gpt.curation.rule_text import Ban, make_material, rule_text
 from gpt.model.gpt2 import GPT
-from gpt.text.entries import load_entries, split_entries
+from gpt.text.entries import load_entries
 from gpt.text.tokenizer import END_OF_TEXT, load_tokenizer
 from gpt.training.pretrain import Mixture, PretrainConfig, held_out_loss, make_optimizer, pretrain
 from gpt.weights.checkpoint import SIZES, save_model, write_atomically, write_json
@@ -56,10 +56,10 @@ def load_ids(folder: Path, cache: Path) -> dict[str, np.ndarray]:
 
 
 def make_task_row(corpus: Path) -> Callable[[int, np.random.Generator], np.ndarray]:
-    """Rows of task-like text, made as they are needed, with nothing in them of a bundled test entry."""
+    """Rows of task-like text, made as they are needed, with nothing in them of any bundled entry."""
     texts = {path.name: read_text(path) for path in sorted(corpus.glob("*.txt.xz"))}
     material = make_material(texts.values(), texts.get("wordnet_glosses.txt.xz", ""))
-    ban, tokenizer = Ban(split_entries(load_entries(ENTRIES))[2]), load_tokenizer()
+    ban, tokenizer = Ban(load_entries(ENTRIES)), load_tokenizer()
 
     def task_row(length: int, rng: np.random.Generator) -> np.ndarray:
         source, ids = Random(int(rng.integers(2**62))), []

@@ -11,6 +11,7 @@ a Markdown fence around JSON is let through, and an empty response meets no dema
 import inspect
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from itertools import pairwise
@@ -18,27 +19,26 @@ from itertools import pairwise
 from gpt.evaluation.metrics import bootstrap_interval
 from gpt.text.entries import UNSPACED, Entry, EntryError, words
 
+# What stands inside one word: don't, well-known, 3.5, 10:30, 1,000, a.m.
+JOINT = re.compile(r"(?<=\w)['’‐‑-](?=\w)|(?<=\d)[.:](?=\d)|(?<=\d),(?=\d{3}(?!\d))|(?<=\b[a-zA-Z])\.(?=[a-zA-Z]\b)")
 LIST_MARK = re.compile(r"^(?:(?:[-*•]|\d+[.)])[^\S\n]+|\d+、)(?=\S)", re.MULTILINE)  # an item has a text after its mark
 COMMA = re.compile(r"[,，、](?!(?<=\d,)\d{3}(?!\d))")  # not the one of 1,000
 FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL | re.IGNORECASE)
-LETTER = rf"[^\W{UNSPACED}]"  # of a script with spaces: only there does a word have edges
-SMALL_WORDS = frozenset("a an and as at but by for from in of on or the to with".split())  # may stay small in a title
+LETTER = rf"[^\W{UNSPACED}]"  # of a script with spaces: only there has a word edges
 
-# What stands inside one word: don't, well-known, 3.5, 10:30, 1,000, a.m.
-JOINT = re.compile(r"(?<=\w)['’‐‑-](?=\w)|(?<=\d)[.:](?=\d)|(?<=\d),(?=\d{3}(?!\d))|(?<=\b[a-zA-Z])\.(?=[a-zA-Z]\b)")
 CLOSERS = r"[\"'”’)\]」』）*_]*"
 END = re.compile(rf"[.!?…]+{CLOSERS}(?=\s|\Z)|[。！？]+{CLOSERS}")
 CLOSED = re.compile(rf"[.!?…。！？]{CLOSERS}\Z")
 NO_END = re.compile(
-    r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|Mt|vs|[eE]\.g|[iI]\.e)\."
+    r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|Mt|vs|[eE]\.g|[iI]\.e|Ph\.D)\.|\bNo\.(?=\s\d)"
     r"|\b(?:[A-Z]\.\s?){2,}(?=\S)"  # J. R. R. Tolkien, the U.S. Army
     r"|(?:\b(?:etc|[ap]\.m)\.|\.\.\.|…|[.!?][\"'”’)\]]+)(?=\s+[a-z])"  # the sentence goes on: "Stop!" he said.
 )
 
 
-def n_words_in(text: str) -> int:
+def count_words(text: str) -> int:
     """Words as a person counts them: don't and 3.5 are one each, list marks none, a Chinese character is one."""
-    return len(words(JOINT.sub("", LIST_MARK.sub("", text))))
+    return len(words(JOINT.sub("", LIST_MARK.sub("", text.strip()))))
 
 
 def sentences(text: str) -> list[str]:
@@ -48,7 +48,7 @@ def sentences(text: str) -> list[str]:
     ['It costs 3.5 euros, e.g. at noon.', '"Why?" he asked.']
     """
     text = LIST_MARK.sub("", text.strip())
-    masked = NO_END.sub(lambda found: re.sub("[.!?…]", ",", found.group()), text)  # of the same length
+    masked = NO_END.sub(lambda found: re.sub("[.!?…]", ",", found.group()), text)  # as long as the text
     seams = [0, *(end.end() for end in END.finditer(masked)), len(text)]
     return [text[a:b].strip() for a, b in pairwise(seams) if words(text[a:b])]
 
@@ -56,112 +56,87 @@ def sentences(text: str) -> list[str]:
 # ---- the checks ----
 
 
-def max_words(response: str, *, n: int) -> bool:
-    return n_words_in(response) <= n
-
-
-def min_words(response: str, *, n: int) -> bool:
-    return n_words_in(response) >= n
-
-
-def n_words(response: str, *, n: int) -> bool:
-    return n_words_in(response) == n
-
-
-def n_items(response: str, *, n: int) -> bool:
-    """n lines with a list mark and a text after it; other lines may stand around them."""
-    return len(LIST_MARK.findall(response.strip())) == n
-
-
-def n_comma_items(response: str, *, n: int) -> bool:
-    """One line of n texts with commas between them."""
-    items = COMMA.split(response.strip())
-    return len(items) == n and all(item.strip() for item in items) and "\n" not in response.strip()
-
-
-def one_sentence(response: str) -> bool:
-    return n_sentences(response, n=1)
-
-
-def n_sentences(response: str, *, n: int) -> bool:
-    """n sentences, the last one closed: what breaks off or lacks its full stop is no sentence."""
+def n_sentences(response: str, n: int) -> bool:
+    """The last one has to be closed as well: what breaks off, or lacks its full stop, is no sentence."""
     found = sentences(response)
     return len(found) == n and CLOSED.search(found[-1]) is not None
 
 
-def upper_case(response: str) -> bool:
-    """No small letter, and at least one capital."""
-    return response.isupper()
+def n_comma_items(response: str, n: int) -> bool:
+    """One line of n texts with commas between them."""
+    items = COMMA.split(response.strip())
+    return len(items) == n and all(item.strip() and "\n" not in item for item in items)
 
 
-def lower_case(response: str) -> bool:
-    return response.islower()
-
-
-def title_case(response: str) -> bool:
-    """Each word starts with a capital; after the first, small words such as "of" need none."""
-    found = re.findall(r"\w+", JOINT.sub("", response))
-    return bool(found) and all(not word[0].islower() or (i > 0 and word in SMALL_WORDS) for i, word in enumerate(found))
-
-
-def json_keys(response: str, *, keys: list[str]) -> bool:
+def json_keys(response: str, keys: list[str]) -> bool:
     """One JSON object and nothing else, with exactly these keys, in any order, each once."""
     fenced = FENCE.fullmatch(response.strip())
     try:
-        # Pairs, since a dict would hide a repeated key; a tuple, since a list is what a JSON array becomes.
-        found = json.loads(fenced[1] if fenced else response, object_pairs_hook=tuple, parse_constant=float.fromhex)
+        # Objects as tuples of pairs: a dict would hide a repeated key, and a list is an array.
+        # parse_constant meets NaN and Infinity, which are not JSON: int() refuses them.
+        found = json.loads(fenced[1] if fenced else response, object_pairs_hook=tuple, parse_constant=int)
     except (ValueError, RecursionError):
         return False
     return isinstance(found, tuple) and sorted(key for key, _ in found) == sorted(keys)
 
 
-def starts_with(response: str, *, text: str) -> bool:
-    """Ignoring an opening quotation mark."""
+def starts_with(response: str, text: str) -> bool:
+    """An opening quotation mark is ignored."""
     return response.strip().casefold().startswith(tuple(quote + text.casefold() for quote in ("", '"', "“")))
 
 
-def ends_with(response: str, *, text: str) -> bool:
-    """Ignoring a closing quotation mark."""
+def ends_with(response: str, text: str) -> bool:
+    """A closing quotation mark is ignored."""
     return response.strip().casefold().endswith(tuple(text.casefold() + quote for quote in ("", '"', "”")))
 
 
-def contains(response: str, *, text: str) -> bool:
-    """As a word or phrase of its own: "very" is not in "every". In Chinese anywhere."""
+def contains(response: str, text: str) -> bool:
+    """As a word or phrase of its own: "very" is not in "every". A Chinese one may stand anywhere."""
     left = rf"(?<!{LETTER})" if re.match(LETTER, text) else ""
     right = rf"(?!{LETTER})" if re.match(LETTER, text[-1]) else ""
     return re.search(left + re.escape(text) + right, response, re.IGNORECASE) is not None
 
 
-def excludes(response: str, *, text: str) -> bool:
-    return not contains(response, text=text)
-
-
-def one_of(response: str, *, options: list[str]) -> bool:
-    """The whole response is one of the options; a final full stop is ignored."""
+def one_of(response: str, options: list[str]) -> bool:
+    """The whole response is one of the options, but for a final full stop."""
     bare = [text.strip().casefold().removesuffix(".").removesuffix("。") for text in (response, *options)]
     return bare[0] in bare[1:]
 
 
-CHECKS: dict[str, Callable[..., bool]] = {
-    check.__name__: check
-    for check in (
-        *(max_words, min_words, n_words, n_items, n_comma_items, one_sentence, n_sentences),
-        *(upper_case, lower_case, title_case, json_keys, starts_with, ends_with, contains, excludes, one_of),
-    )
+CHECKS: dict[str, Callable[..., bool]] = {  # the arguments after the first are the fields of a demand
+    "max_words": lambda response, n: count_words(response) <= n,
+    "min_words": lambda response, n: count_words(response) >= n,
+    "n_words": lambda response, n: count_words(response) == n,
+    "n_items": lambda response, n: len(LIST_MARK.findall(response.strip())) == n,
+    "n_comma_items": n_comma_items,
+    "one_sentence": lambda response: n_sentences(response, 1),
+    "n_sentences": n_sentences,
+    "upper_case": lambda response: response.isupper(),  # no small letter, and at least one capital
+    "lower_case": lambda response: response.islower(),
+    "json_keys": json_keys,
+    "starts_with": starts_with,
+    "ends_with": ends_with,
+    "contains": contains,
+    "excludes": lambda response, text: not contains(response, text),
+    "one_of": one_of,
 }
 
 
 # ---- responses ----
 
 
+def is_met(response: str, demand: dict) -> bool:
+    arguments = {name: demand[name] for name in demand if name != "check"}
+    return bool(response.strip()) and CHECKS[demand["check"]](response, **arguments)
+
+
 def unmet(response: str, constraints: Sequence[dict]) -> list[str]:
-    """The names of the demands that the response does not meet, in their order; an empty response meets none."""
-    return [
-        demand["check"]
-        for demand in constraints
-        if not response.strip()
-        or not CHECKS[demand["check"]](response, **{name: demand[name] for name in demand if name != "check"})
-    ]
+    """The names of the demands that the response does not meet, in their order.
+
+    >>> unmet("Fig, plum.", [{"check": "n_comma_items", "n": 2}, {"check": "lower_case"}])
+    ['lower_case']
+    """
+    return [demand["check"] for demand in constraints if not is_met(response, demand)]
 
 
 def format_followed(response: str, entry: Entry) -> float | None:
@@ -171,7 +146,7 @@ def format_followed(response: str, entry: Entry) -> float | None:
 
 
 def score_format(responses: Sequence[str], entries: Sequence[Entry]) -> dict[str, float | None]:
-    """The share of entries with constraints whose format is followed, with its 95% interval; `n` is their number.
+    """The share of the entries with constraints whose format is followed, its 95% interval, and their number `n`.
 
     Where no entry has constraints, `n` is 0 and the rest None.
     """
@@ -183,21 +158,35 @@ def score_format(responses: Sequence[str], entries: Sequence[Entry]) -> dict[str
 
 
 def score_format_by_kind(responses: Sequence[str], entries: Sequence[Entry]) -> dict[str, dict[str, float | None]]:
-    """`score_format` for each kind that has an entry with constraints; entries without a kind are under ""."""
-    rows: dict[str, list[tuple[str, Entry]]] = {}
+    """`score_format` for each kind that has an entry with constraints; entries without a kind stand under ""."""
+    rows: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
     for response, entry in zip(responses, entries, strict=True):
         if entry.get("constraints"):
-            rows.setdefault(entry.get("kind", ""), []).append((response, entry))
+            rows[entry.get("kind", "")].append((response, entry))
     return {kind: score_format(*zip(*rows[kind], strict=True)) for kind in sorted(rows)}
 
 
 # ---- the field of an entry ----
 
-TYPES = {int: "a whole number from 1", str: "a text that is not empty", list[str]: "a list of such texts"}
+
+def is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def are_texts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(is_text, value))
+
+
+ARGUMENTS: dict[str, tuple[str, Callable[[object], bool]]] = {  # what it must be, in words and as a test
+    "n": ("a whole number from 1", lambda value: type(value) is int and value >= 1),  # True is an int to isinstance
+    "text": ("a text", is_text),
+    "keys": ("a list of texts", are_texts),
+    "options": ("a list of texts", are_texts),
+}
 
 
 def check_constraints(value: object, where: str) -> list[dict]:
-    """The "constraints" of an entry as they are; EntryError that starts with `where` if a demand cannot be checked."""
+    """The "constraints" of an entry as they are; EntryError that starts with `where` if one of them is no demand."""
     if not isinstance(value, list):
         raise EntryError(f'{where}: "constraints" must be a list, found {value!r}')
     for position, demand in enumerate(value):
@@ -207,26 +196,19 @@ def check_constraints(value: object, where: str) -> list[dict]:
 
 def _check_demand(demand: object, where: str) -> None:
     if not isinstance(demand, dict) or not isinstance(demand.get("check"), str):
-        raise EntryError(f'{where}: expected an object with the text "check", found {demand!r}')
+        raise EntryError(f'{where}: expected an object with the name of a "check", found {demand!r}')
     name = demand["check"]
     if name not in CHECKS:
         nearest = get_close_matches(name, CHECKS, n=1, cutoff=0)[0]
-        raise EntryError(f'{where}: the check "{name}" is not known; the nearest is "{nearest}", all: {list(CHECKS)}')
-    where = f"{where}, {name}"
-    arguments = {key: parameter.annotation for key, parameter in inspect.signature(CHECKS[name]).parameters.items()}
-    del arguments["response"]
-    if unknown := [key for key in demand if key != "check" and key not in arguments]:
-        raise EntryError(f'{where}: the argument "{unknown[0]}" is not known; it takes {list(arguments) or "none"}')
-    for key, kind in arguments.items():
-        if key not in demand:
-            raise EntryError(f'{where}: the argument "{key}" is missing: {TYPES[kind]}')
-        if not _fits(demand[key], kind):
-            raise EntryError(f'{where}: the argument "{key}" must be {TYPES[kind]}, found {demand[key]!r}')
-
-
-def _fits(value: object, kind: object) -> bool:
-    if kind is int:
-        return type(value) is int and value >= 1  # True is an int to isinstance
-    if kind is str:
-        return isinstance(value, str) and bool(value.strip())
-    return isinstance(value, list) and bool(value) and all(_fits(text, str) for text in value)
+        raise EntryError(
+            f'{where}: the check "{name}" is not known; the nearest is "{nearest}", all are {list(CHECKS)}'
+        )
+    _, *arguments = inspect.signature(CHECKS[name]).parameters
+    if wrong := demand.keys() - {"check", *arguments}:
+        raise EntryError(f"{where}: {name} has no argument {min(wrong)!r}; it takes {arguments}")
+    for argument in arguments:
+        if argument not in demand:
+            raise EntryError(f'{where}: {name} lacks its argument "{argument}"')
+        wanted, fits = ARGUMENTS[argument]
+        if not fits(demand[argument]):
+            raise EntryError(f'{where}: "{argument}" of {name} must be {wanted}, found {demand[argument]!r}')

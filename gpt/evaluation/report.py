@@ -38,6 +38,28 @@ def score_table(metrics: dict) -> str:
     return table(["", *METRIC_NAMES.values()], cells)
 
 
+def format_sentence(metrics: dict) -> str:
+    """How many of the checkable demands (n items, upper case, valid JSON ...) were followed."""
+    found = metrics["format_followed"]
+    if not found["after"]["n"]:
+        return "No entry carries a demand that a program can check."
+    shown = ", ".join(f"{name.replace('_', ' ')} {shown_score(score)}" for name, score in found.items())
+    return f"Checkable demands followed, in {found['after']['n']} entries that carry some: {shown}."
+
+
+def kind_table(metrics: dict) -> str:
+    """Each kind of task: rows, ROUGE-L before and after, exact matches after, demands followed after."""
+    rows = []
+    for kind, found in metrics["by_kind"].items():
+        followed = found["after"]["format_followed"]
+        shown = f"{followed['value']:.2f} of {followed['n']}" if followed["n"] else "-"
+        scores = [shown_score(found[when]["rouge_l"]) for when in ("before", "after")]
+        rows.append(
+            [kind.replace("_", " "), str(found["n"]), *scores, f"{found['after']['exact_match']['value']:.2f}", shown]
+        )
+    return table(["kind", "rows", "ROUGE-L before", "ROUGE-L after", "exact after", "demands followed"], rows)
+
+
 def loss_table(history: Sequence[dict]) -> str:
     """The three validation losses at the start, at the best point and at the end."""
     evaluated = [report for report in history if report["val"]]
@@ -96,6 +118,8 @@ def run_report(
         "entry whose prompt is nearest.",
         score_table(metrics),
         "![ROUGE-L before and after beside the floors](scores.png)",
+        format_sentence(metrics),
+        *(["### By kind", kind_table(metrics)] if metrics["by_kind"] else []),
         f"Of these {duplicates['entries']} prompts {duplicates['exact']} stand in the training entries word for word "
         f"and {duplicates['near']} nearly.",
         "## What was cut or dropped",

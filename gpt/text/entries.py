@@ -2,16 +2,21 @@
 
     {"instruction": "Name the colour.", "input": "The sky is blue.", "output": "Blue."}
 
-`input` may be missing or empty; other fields (`kind`, `source` ...) are kept and travel along.
+In a file `input` may be missing, and the record may have any format of `text/formats.py`; other fields (`kind`,
+`source` ...) are kept and travel along.
 """
 
+import gzip
 import hashlib
 import json
 import random
 import re
+import zlib
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NotRequired, TypedDict
+
+from gpt.text.formats import find_format, record_to_entries, shown
 
 SHINGLE = 3  # words
 NEAR = 0.7  # Jaccard similarity of two prompts' shingles from which they are near-duplicates
@@ -28,6 +33,9 @@ class Entry(TypedDict):
     output: str
     kind: NotRequired[str]  # the sort of task, such as "summarising"
     source: NotRequired[str]  # where the entry comes from
+    system: NotRequired[str]  # what a conversation's system message said
+    constraints: NotRequired[list[dict]]  # what a program can check of the answer (evaluation/constraints.py)
+    turns: NotRequired[list[dict[str, str]]]  # a conversation of more than one exchange, whole: {"role", "content"}
 
 
 class EntryError(ValueError):
@@ -43,38 +51,67 @@ def words(text: str) -> list[str]:
 
 
 def load_entries(path: str | Path) -> list[Entry]:
-    """All entries of a JSON file (a list) or a JSON Lines file (an object a line), checked.
+    """All entries of a JSON or JSON Lines file, gzipped or not, in any format of `text/formats.py`.
 
-    Raises EntryError for the first entry that is not one, FileNotFoundError where there is no file.
+    Raises EntryError for the first record that cannot be read, FileNotFoundError where there is no file.
     """
+    return read_entries(path)[0]
+
+
+def read_entries(path: str | Path) -> tuple[list[Entry], dict[str, int]]:
+    """`load_entries`, and the counts: records of each format, and what `text/formats.py` left out or changed."""
     path = Path(path)
+    entries, counts = [], Counter()
+    for where, record in _read_records(_read_text(path), path):
+        if not isinstance(record, dict):
+            raise EntryError(f"{where}: expected an object, found {shown(record)}")
+        try:
+            converted, counted = record_to_entries(record)
+        except ValueError as error:
+            raise EntryError(f"{where}: {error}") from None
+        entries += converted
+        counts += counted
+    if not entries:
+        found = f"only {dict(counts)}" if counts else "it needs a JSON list or one JSON object a line"
+        raise EntryError(f"{path}: no entries: {found}")
+    return entries, dict(counts)
+
+
+def _read_text(path: Path) -> str:
+    data = path.read_bytes()
+    if data.startswith(b"\x1f\x8b"):  # gzip, whatever the file is called
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, OSError, zlib.error) as error:
+            raise EntryError(f"{path}: the gzip file is cut off or damaged: {error}") from None
     try:
-        text = path.read_text(encoding="utf-8-sig")  # -sig: Windows editors put a byte order mark in front
+        return data.decode("utf-8-sig")  # -sig: Windows editors put a byte order mark in front
     except UnicodeDecodeError as error:
         raise EntryError(f"{path}: byte {error.start} is not UTF-8: save the file as UTF-8") from None
-    entries = [check_entry(value, where) for where, value in _read_objects(text, path)]
-    if not entries:
-        raise EntryError(f"{path}: no entries: the file needs a JSON list or one JSON object a line")
-    return entries
 
 
-def _read_objects(text: str, path: Path) -> list[tuple[str, object]]:
-    """(position in words, parsed value) for each entry of the file."""
-    if text.lstrip().startswith("["):
-        try:
-            values = json.loads(text, object_pairs_hook=_no_duplicate_keys)
-        except (ValueError, RecursionError) as error:
-            raise EntryError(f"{path}: not valid JSON: {error}") from None
-        return [(f"{path}: entry {position}", value) for position, value in enumerate(values)]
-    objects = []
-    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines(): U+2028 may stand inside a string
-        if line.strip():
-            try:
-                value = json.loads(line, object_pairs_hook=_no_duplicate_keys)
-            except (ValueError, RecursionError) as error:
-                raise EntryError(f"{path}: line {number} is not valid JSON: {error}: {line.strip()[:60]!r}") from None
-            objects.append((f"{path}: line {number}", value))
-    return objects
+def _read_records(text: str, path: Path) -> list[tuple[str, object]]:
+    """(position in words, parsed value) for each record. It is JSON Lines if the first line is an object by itself."""
+    first, *others = text.strip().split("\n")  # not splitlines(): U+2028 may stand inside a string
+    if others and _is_object(first):
+        lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+        return [(f"{path}: line {n}", _parse(line, f"{path}: line {n} is not valid JSON")) for n, line in lines]
+    values = _unwrapped(_parse(text, f"{path}: not valid JSON"), path) if first else []
+    return [(f"{path}: entry {position}", value) for position, value in enumerate(values)]
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _parse(text: str, complaint: str) -> object:
+    try:
+        return json.loads(text, object_pairs_hook=_no_duplicate_keys)
+    except (ValueError, RecursionError) as error:
+        raise EntryError(f"{complaint}: {error}: {text.strip()[:60]!r}") from None
 
 
 def _no_duplicate_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -84,25 +121,20 @@ def _no_duplicate_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return dict(pairs)
 
 
-def check_entry(value: object, where: str) -> Entry:
-    """The entry with `input` filled in; EntryError that starts with `where` if it is none."""
-    if not isinstance(value, dict):
-        raise EntryError(f"{where}: expected an object, found {_shown(value)}")
-    for field in ("instruction", "output"):
-        if field not in value:
-            raise EntryError(f'{where}: the field "{field}" is missing; it has {sorted(map(str, value))}')
-    for field in ("instruction", "input", "output"):
-        found = value.get(field)
-        if not isinstance(found, str) and not (field == "input" and found is None):
-            raise EntryError(f'{where}: "{field}" must be text, found {_shown(found)}')
-    if not value["instruction"].strip():
-        raise EntryError(f'{where}: "instruction" is empty: say what is to be done')
-    return value | {"input": value.get("input") or ""}
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+def _unwrapped(value: object, path: Path) -> list[object]:
+    """The records of a JSON file: its list, the one list of objects that its object holds, or the object itself."""
+    if isinstance(value, list):
+        return value
+    if not isinstance(value, dict) or find_format(value):  # a conversation holds a list of objects too
+        return [value]
+    lists = {
+        name: found
+        for name, found in value.items()
+        if isinstance(found, list) and found and all(isinstance(item, dict) for item in found)
+    }
+    if len(lists) > 1:
+        raise EntryError(f"{path}: {sorted(lists)} are lists of objects: put each into a file of its own")
+    return next(iter(lists.values()), [value])
 
 
 def entries_sha256(entries: list[Entry]) -> str:

@@ -31,8 +31,8 @@ class PretrainConfig:
     flat_until: float = 0.5  # fraction of the tokens after which the rate falls
     full_softmax_from: float = 0.94  # fraction of the tokens
     n_sampled: int = 1000  # random candidates of the sampled softmax, a step
-    repeats: float = 0.12  # fraction of rows that consist of repeated pieces
-    tasks: float = 0.45  # fraction of rows of task-like text, once it comes in
+    repeats: float = 0.2  # fraction of rows that consist of repeated pieces
+    tasks: float = 0.4  # fraction of rows of task-like text, once it comes in
     tasks_from: float = 0.25  # fraction of the tokens after which it comes in
     weight_decay: float = 0.1  # on the matrices of the blocks
     clip: float = 1.0  # gradient norm
@@ -40,13 +40,14 @@ class PretrainConfig:
 
 
 class Mixture:
-    """Rows of ids out of several texts, each drawn as often as its weight says."""
+    """Rows of ids out of several texts. A weight says how many times more often than its length alone would have it a
+    text is drawn: a small one drawn as often as a large one would soon be known by heart."""
 
     def __init__(self, sources: dict[str, np.ndarray], weights: dict[str, float], vocab_size: int, eot_id: int) -> None:
         self.names = sorted(sources)
         self.sources, self.eot_id = sources, eot_id
-        total = sum(weights[name] for name in self.names)
-        self.shares = [weights[name] / total for name in self.names]
+        total = sum(weights[name] * len(sources[name]) for name in self.names)
+        self.shares = [weights[name] * len(sources[name]) / total for name in self.names]
         counts = sum(
             share * np.bincount(sources[name], minlength=vocab_size) / len(sources[name])
             for name, share in zip(self.names, self.shares, strict=True)
@@ -154,6 +155,7 @@ def held_out_loss(model: GPT, ids: np.ndarray, length: int = 256, rows: int = 60
     """Mean nats per token over `rows` stretches of `length` tokens, evenly spaced, all 50,257 tokens competing."""
     was_training = model.training
     model.eval()
+    length = min(length, len(ids) - 1)
     n = min(rows, (len(ids) - 1) // length)
     total = 0.0
     for start in np.linspace(0, len(ids) - length - 1, n).astype(int):

@@ -114,9 +114,9 @@ def test_what_is_cut_and_dropped_is_counted(tokenizer: Tokenizer) -> None:
         entry(output=" "),
     ]
     dataset = InstructionDataset(entries, tokenizer, max_length=100)
-    assert dataset.counts() == {
-        "entries": 3, "tokens": sum(len(e.ids) for e in dataset.examples), "cut_prompt": 1, "cut_response": 1, "dropped": 1,
-    }  # fmt: skip
+    n_tokens = sum(len(example.ids) for example in dataset.examples)
+    counts = {"entries": 3, "tokens": n_tokens, "cut_prompt": 1, "cut_response": 1, "dropped": 1}
+    assert dataset.counts() == counts
     assert dataset.dropped == [(3, "empty output")]
     assert [e["instruction"] for e in dataset.entries] == ["Name the colour.", "Name the colour.", "Go"]
     assert all(len(example.ids) <= 100 for example in dataset.examples)

@@ -1,3 +1,4 @@
+import gzip
 import json
 import random
 import time
@@ -12,6 +13,7 @@ from gpt.text.entries import (
     jaccard,
     load_entries,
     near_duplicates,
+    read_entries,
     shingles,
     split_entries,
     split_report,
@@ -48,6 +50,62 @@ def test_json_and_json_lines_give_the_same_entries(tmp_path: Path) -> None:
     assert load_entries(whole) == load_entries(lines) == load_entries(marked) == entries
 
 
+def test_the_content_tells_the_kind_of_file_and_not_its_name(tmp_path: Path) -> None:
+    entries = make_entries(3)
+    forms = {
+        "list": json.dumps(entries),
+        "lines": "\r\n".join(map(json.dumps, entries)),
+        "wrapped": json.dumps({"version": "1.0", "licences": ["MIT"], "empty": [], "data": entries}),
+        "wrapped over lines": '{"train": [' + ",\n".join(map(json.dumps, entries)) + "\n]}",
+        "indented": json.dumps({"data": entries}, indent=1),
+    }
+    for form, text in forms.items():
+        for suffix in (".json", ".jsonl", ".json.gz"):
+            plain = write(tmp_path / f"plain{suffix}", text)
+            packed = write(tmp_path / f"packed{suffix}", gzip.compress(text.encode()))
+            assert read_entries(plain) == read_entries(packed) == (entries, {"alpaca": 3}), (form, suffix)
+
+
+def test_one_record_in_a_file_is_not_taken_for_a_wrapped_list(tmp_path: Path) -> None:
+    chat = {"messages": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]}
+    task = {"instruction": "Double it.", "instances": [{"input": "2", "output": "4"}]}
+    for record in (chat, task):
+        entry, counts = read_entries(write(tmp_path / "one.jsonl", json.dumps(record)))
+        assert (len(entry), sum(counts.values())) == (1, 1)
+        assert entry == read_entries(write(tmp_path / "one.json", json.dumps([record], indent=1)))[0]
+        lists = [v for v in record.values() if isinstance(v, list)]
+        assert len(lists) == 1  # unwrapping whatever holds one list would have taken these for the records
+
+
+def test_a_wrapped_list_of_one_short_line_is_read(tmp_path: Path) -> None:
+    entry = {"instruction": "a", "input": "", "output": "b"}
+    # The first line ends in "}", as those of JSON Lines do, and is no object by itself.
+    assert load_entries(write(tmp_path / "a.json", f'{{"data": [{json.dumps(entry)}\n]}}')) == [entry]
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_a_damaged_gzip_file_is_named(tmp_path: Path, damage: str) -> None:
+    data = bytearray(gzip.compress(json.dumps(make_entries(50)).encode()))
+    if damage == "cut":
+        del data[-100:]
+    else:
+        data[200:220] = bytes(20)
+    with pytest.raises(EntryError, match=r"a\.jsonl\.gz: the gzip file is cut off or damaged"):
+        load_entries(write(tmp_path / "a.jsonl.gz", bytes(data)))
+
+
+def test_records_of_several_formats_may_stand_in_one_file(tmp_path: Path) -> None:
+    records = [
+        {"instruction": "a", "output": "b"},
+        {"question": "a", "answer": "b"},
+        {"instruction": "a", "input": "<noinput>", "output": "b"},
+        {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+    ]
+    entries, counts = read_entries(write(tmp_path / "a.json", json.dumps(records)))
+    assert entries == [{"instruction": "a", "input": "", "output": "b"}] * 4 == load_entries(tmp_path / "a.json")
+    assert counts == {"alpaca": 2, "question_answer": 1, "chat": 1, "no_input_markers": 1}
+
+
 def test_a_missing_or_null_input_becomes_empty(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.json", '[{"instruction": "a", "output": "b"}, {"instruction": "a", "input": null, "output": "b"}]'
@@ -59,7 +117,7 @@ BROKEN = {
     "": "no entries",
     "[]": "no entries",
     "[1]": r"entry 0: expected an object, found int 1",
-    '[{"instruction": "a", "output": "b"}, {"instruction": "a"}]': r'entry 1: the field "output" is missing',
+    '[{"instruction": "a", "output": "b"}, {"instruction": "a"}]': r"entry 1: its fields \['instruction'\] are of no",
     '[{"instruction": 3, "output": "b"}]': r'entry 0: "instruction" must be text, found int 3',
     '[{"instruction": "a", "output": null}]': r'entry 0: "output" must be text, found NoneType null',
     '[{"instruction": "a", "input": [1], "output": "b"}]': r'entry 0: "input" must be text, found list \[1\]',
@@ -68,6 +126,11 @@ BROKEN = {
     '{"instruction": "a", "output": "b"}\n{oops}': "line 2 is not valid JSON",
     '{"instruction": "a", "instruction": "c", "output": "b"}': "the key 'instruction' stands twice",
     "[" * 100_000: "not valid JSON",
+    '{"instruction": "a", "outp\n{"instruction": "a", "output": "b"}': "not valid JSON: .* line 1 column",
+    '{"instruction": "a", "a": 1, "a": 2}\n{}': "line 1 is not valid JSON: the key 'a' stands twice",
+    '{"train": [{"instruction": "a", "output": "b"}], "test": [{}]}': r"\['test', 'train'\] are lists of objects",
+    '{"data": []}': r"entry 0: its fields \['data'\] are of no known format",
+    '{"messages": [{"role": "user", "content": "a"}]}': "no entries: only {'chat': 1, 'no_entry': 1, 'unanswered': 1}",
 }
 
 
