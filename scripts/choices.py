@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from gpt.weights.download import BESIDE, OPENAI_NAMES, SOURCES, download, find_model
+from gpt.weights.download import download, find_model
+from gpt.weights.sources import BESIDE, OPENAI_NAMES, SOURCES
 from scripts.download import Bars
 
 

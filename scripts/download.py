@@ -9,16 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from gpt.weights.download import (
-    HOSTS,
-    OPENAI_NAMES,
-    SOURCES,
-    DownloadError,
-    Progress,
-    cache_folder,
-    download,
-    find_sources,
-)
+from gpt.weights.download import DownloadError, Progress, cache_folder, download
+from gpt.weights.sources import HOSTS, OPENAI_NAMES, SOURCES, find_sources
 
 
 class Bars:

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "gpt"
 ROOMS = {
     "text": ["tokenizer", "formats", "entries", "prompts", "dataset"],
     "model": ["gpt2", "generate"],
-    "weights": ["download", "tf_checkpoint", "checkpoint"],
+    "weights": ["sources", "download", "tf_checkpoint", "checkpoint"],
     "training": ["loss", "train", "run", "pretrain"],
     "evaluation": ["metrics", "constraints", "plots", "report"],
     "curation": ["templates", "rule_text"],

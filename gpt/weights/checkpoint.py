@@ -26,7 +26,8 @@ from torch import Tensor
 from gpt.model.gpt2 import GPT, GPTConfig
 from gpt.text.prompts import get_template
 from gpt.text.tokenizer import END_OF_TEXT, MERGES_PATH, load_tokenizer
-from gpt.weights.download import OPENAI_NAMES, find_model, missing_message
+from gpt.weights.download import find_model, missing_message
+from gpt.weights.sources import OPENAI_NAMES
 from gpt.weights.tf_checkpoint import CheckpointError, read_tf_tensors
 
 SIZES = {

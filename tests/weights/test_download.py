@@ -17,6 +17,7 @@ import requests
 
 import scripts.download as script
 from gpt.weights import download as module
+from gpt.weights import sources
 from gpt.weights.download import DownloadError, LocalError, Progress, download, download_file, find_model
 
 ROOT = Path(__file__).parents[2]
@@ -120,7 +121,7 @@ def server(monkeypatch):
 @pytest.fixture
 def mirrors(server, monkeypatch, tmp_path):
     """All hosts of the table are the local server, the cache is a fresh folder."""
-    for host, (variable, _) in module.HOSTS.items():
+    for host, (variable, _) in sources.HOSTS.items():
         monkeypatch.setenv(variable, f"{server.address}/{host}/")
     monkeypatch.setenv("GPT_CACHE", str(tmp_path / "cache"))
     return server
@@ -489,14 +490,14 @@ def test_a_data_set_is_a_file_of_its_own_folder(mirrors, tmp_path):
 
 
 def test_a_file_that_differs_from_the_table_is_refused(mirrors):
-    book = module.find_sources("book")[0]
+    book = sources.find_sources("book")[0]
     mirrors.files[f"/github/{book.path}"] = b"x" * book.size
     with pytest.raises(DownloadError, match="SHA-256"):
         download("book")
 
 
 def test_offline_one_message_names_files_folder_and_command(monkeypatch, tmp_path):
-    for variable, _ in module.HOSTS.values():
+    for variable, _ in sources.HOSTS.values():
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     monkeypatch.setenv("GPT_CACHE", str(tmp_path))
     with pytest.raises(DownloadError) as caught:
@@ -517,14 +518,14 @@ def test_a_fault_on_this_side_is_not_blamed_on_the_source(mirrors, tmp_path):
 
 def test_the_table_is_well_formed():
     wanted = ["book", "alpaca", "alpaca-cleaned", "dolly", "self-instruct", "flan", "sharegpt", "wizardlm-evol"]
-    assert {source.name for source in module.SOURCES} == {*wanted, *module.OPENAI_NAMES.values()}
-    assert len({(source.name, source.host) for source in module.SOURCES}) == len(module.SOURCES)
-    for source in module.SOURCES:
-        assert source.host in module.HOSTS
+    assert {source.name for source in sources.SOURCES} == {*wanted, *sources.OPENAI_NAMES.values()}
+    assert len({(source.name, source.host) for source in sources.SOURCES}) == len(sources.SOURCES)
+    for source in sources.SOURCES:
+        assert source.host in sources.HOSTS
         assert source.size is None or source.size > 100_000
         assert source.sha256 is None or re.fullmatch("[0-9a-f]{64}", source.sha256)
-    for name in module.OPENAI_NAMES.values():
-        assert [source.host for source in module.find_sources(name)] == ["huggingface", "openai"]
+    for name in sources.OPENAI_NAMES.values():
+        assert [source.host for source in sources.find_sources(name)] == ["huggingface", "openai"]
 
 
 # The script
@@ -580,7 +581,7 @@ def test_the_script_says_errors_in_one_line(mirrors, capsys):
 def test_the_script_lists_every_source(capsys):
     assert script.main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + len(module.SOURCES)
+    assert len(lines) == 1 + len(sources.SOURCES)
     assert next(line for line in lines if line.startswith("dolly")).split()[1:5] == ["13.1MB", "CC", "BY-SA", "3.0"]
 
 
