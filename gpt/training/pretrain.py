@@ -121,7 +121,8 @@ def pretrain(
         torch.manual_seed(config.seed * 1_000_003 + step)
         done = step / n_steps
         full = done >= config.full_softmax_from
-        length = config.row_length if done < config.flat_until else model.config.context_length
+        context = model.config.context_length
+        length = min(config.row_length, context) if done < config.flat_until else context
         rows = config.batch_tokens // length // (2 if full else 1)  # all logits at once: half the batch fits better
         kinds = rng.random(rows)
         tasks = config.tasks if task_row is not None and done >= config.tasks_from else 0.0

@@ -1,0 +1,121 @@
+import copy
+import json
+import lzma
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gpt.model.gpt2 import GPT, GPTConfig
+from gpt.training.pretrain import Mixture, PretrainConfig, lr_at, make_optimizer, pretrain, sampled_softmax_loss
+from gpt.weights.checkpoint import load_model
+from scripts import pretrain as script
+
+SMALL = GPTConfig(vocab_size=300, context_length=32, n_embd=16, n_layer=2, n_head=2)
+CONFIG = PretrainConfig(tokens=256 * 12, batch_tokens=256, row_length=16, warmup=3, n_sampled=40, tasks=0.0)
+
+
+def mixture(vocab_size: int = 300) -> Mixture:
+    rng = np.random.default_rng(0)
+    sources = {
+        name: rng.zipf(1.4, n).clip(max=vocab_size - 1).astype(np.uint16) for name, n in (("a", 5000), ("b", 500))
+    }
+    return Mixture(sources, {"a": 1.0, "b": 2.0}, vocab_size, eot_id=vocab_size - 1)
+
+
+def learned_frequencies(unigram: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+    """Let a model that sees nothing but a constant learn how often each of the tokens comes, by the sampled loss."""
+    torch.manual_seed(0)
+    hidden, weight = torch.ones(16, 1), torch.zeros(len(unigram), 1, requires_grad=True)
+    optimizer = torch.optim.Adam([weight], lr=0.05)
+    for step in range(600):
+        optimizer.param_groups[0]["lr"] = 0.05 * (1 - step / 600)
+        targets = torch.multinomial(unigram, 16, replacement=True)
+        optimizer.zero_grad()
+        sampled_softmax_loss(hidden, targets, weight, shown, 4).backward()
+        optimizer.step()
+    return weight[:, 0].softmax(0).detach()
+
+
+def test_the_correction_of_the_sampled_softmax_makes_it_learn_the_true_frequencies() -> None:
+    unigram = 1 / torch.arange(1, 41).float()
+    unigram /= unigram.sum()
+    right = learned_frequencies(unigram, unigram)
+    assert (right / unigram).log().abs().mean() < 0.2
+    flat = torch.full((40,), 1 / 40)  # the wrong variant: a correction that does not fit what is drawn
+    assert (learned_frequencies(unigram, flat) / unigram).log().abs().mean() > 0.5
+
+
+def test_with_every_token_a_candidate_it_is_the_full_softmax() -> None:
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(50, 8), torch.randn(20, 8)
+    unigram = torch.full((20,), 1 / 20)
+    targets = torch.arange(50) % 20
+    sampled = sampled_softmax_loss(hidden, targets, weight, unigram, 5000)
+    assert sampled.item() == pytest.approx(F.cross_entropy(hidden @ weight.t(), targets).item(), abs=1e-3)
+
+
+def test_a_text_is_drawn_by_its_length_times_its_weight() -> None:
+    assert mixture().shares == pytest.approx([5000 / 6000, 1000 / 6000])
+
+
+def test_repeated_rows_repeat_their_pieces() -> None:
+    row = mixture().repeated_row(400, np.random.default_rng(1)).tolist()
+    assert len(row) == 400
+    first = row[: row.index(299)]
+    period = next(p for p in range(1, len(first)) if first[p:] == first[:-p])
+    assert 6 <= period <= 40
+    assert len(first) % period == 0
+
+
+def test_the_rate_rises_stays_and_falls_to_zero() -> None:
+    config = PretrainConfig(tokens=6144 * 1000, lr=1.0, warmup=100, flat_until=0.5)
+    assert lr_at(49, config) == pytest.approx(0.5)
+    assert lr_at(100, config) == lr_at(499, config) == 1.0
+    assert lr_at(750, config) == pytest.approx(0.5)
+    assert lr_at(1000, config) == 0.0
+
+
+def run(model: GPT, config: PretrainConfig, first: int, last: int, optimizer: torch.optim.Optimizer) -> list[float]:
+    losses = []
+    for step, loss in pretrain(model, optimizer, mixture(), config, None, first):
+        losses.append(loss)
+        if step == last:
+            break
+    return losses
+
+
+def test_a_stop_in_the_middle_changes_nothing() -> None:
+    torch.manual_seed(0)
+    whole, halves = GPT(SMALL), GPT(SMALL)
+    halves.load_state_dict(whole.state_dict())
+    straight = run(whole, CONFIG, 0, 11, make_optimizer(whole, CONFIG))
+    optimizer = make_optimizer(halves, CONFIG)
+    first = run(halves, CONFIG, 0, 5, optimizer)
+    saved = copy.deepcopy(optimizer.state_dict())
+    optimizer = make_optimizer(halves, CONFIG)
+    optimizer.load_state_dict(saved)
+    torch.rand(7)
+    assert straight == first + run(halves, CONFIG, 6, 11, optimizer)
+    assert torch.equal(whole.wte.weight, halves.wte.weight)
+
+
+def test_the_script_makes_a_model_out_of_text_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = tmp_path / "corpus"
+    (corpus / "heldout").mkdir(parents=True)
+    text = "The river is wide.\n\nThe boy sees a boat.\n<|endoftext|>\nThe boat is red.\n<|endoftext|>\n" * 60
+    for folder in (corpus, corpus / "heldout"):
+        with lzma.open(folder / "stories.txt.xz", "wt") as file:
+            file.write(text)
+    small = GPTConfig(context_length=64, n_embd=16, n_layer=1, n_head=2)
+    monkeypatch.setitem(script.SIZES, "gpt2-tiny", small)
+    out = tmp_path / "model"
+    flags = [str(corpus), "--out", str(out), "--tokens", str(6144 * 4), "--tasks", "0", "--device", "cpu"]
+    assert script.main(flags) == 0
+    assert load_model(out).config == small
+    facts = json.loads((out / "pretraining.json").read_text())
+    assert facts["config"]["tokens"] == 6144 * 4
+    assert facts["held_out"]["stories"] < 11
+    assert script.main([str(tmp_path), "--out", str(out)]) == 2  # no texts there
