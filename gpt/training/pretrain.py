@@ -156,7 +156,7 @@ def held_out_loss(model: GPT, ids: np.ndarray, length: int = 256, rows: int = 60
     """Mean nats per token over `rows` stretches of `length` tokens, evenly spaced, all 50,257 tokens competing."""
     was_training = model.training
     model.eval()
-    length = min(length, len(ids) - 1)
+    length = min(length, len(ids) - 1, model.config.context_length)
     n = min(rows, (len(ids) - 1) // length)
     total = 0.0
     for start in np.linspace(0, len(ids) - length - 1, n).astype(int):
