@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from gpt.curation.rule_text import Ban, make_material, rule_text
+from gpt.curation.material import make_material
+from gpt.curation.rule_text import Ban, rule_text
+from gpt.evaluation.plots import plot_pretraining, save_figure
 from gpt.model.gpt2 import GPT
 from gpt.text.entries import load_entries
 from gpt.text.tokenizer import END_OF_TEXT, load_tokenizer
@@ -123,6 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     losses = {name: held_out_loss(model, ids, rows=100) for name, ids in held_out.items()}
     facts = {"tokens": {name: len(ids) for name, ids in sources.items()}, "config": vars(config), "curve": curve}
     write_json(args.out / "pretraining.json", facts | {"held_out": losses})
+    write_atomically(args.out / "curve.png", lambda part: save_figure(plot_pretraining(curve), part))
     print(f"{args.out}: held-out loss " + ", ".join(f"{name} {loss:.2f}" for name, loss in losses.items()))
     return 0
 

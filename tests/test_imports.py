@@ -13,7 +13,7 @@ ROOMS = {
     "weights": ["sources", "download", "tf_checkpoint", "checkpoint"],
     "training": ["loss", "train", "run", "pretrain"],
     "evaluation": ["metrics", "constraints", "plots", "report"],
-    "curation": ["templates", "rule_text"],
+    "curation": ["cards", "templates", "material", "rule_tasks", "rule_text"],
 }
 ORDER = [f"gpt.{room}.{file}" for room, files in ROOMS.items() for file in files]
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")

@@ -63,6 +63,23 @@ def plot_losses(history: Sequence[dict], loss_on: str = "response", ax: Axes | N
     return ax
 
 
+def plot_pretraining(curve: Sequence[dict], ax: Axes | None = None) -> Axes:
+    """Loss on what is read, task-like text and all, and on held-out text, by tokens read."""
+    ax = style(ax or new_axes(), "Pretraining", "million tokens", "nats per token")
+    for name, label, colour in (("loss", "read, running mean", GREY), ("held_out", "held-out text", BLUE)):
+        points = [point for point in curve if point.get(name) is not None]
+        ax.plot(
+            [p["tokens"] / 1e6 for p in points],
+            [p[name] for p in points],
+            "o-",
+            markersize=3,
+            color=colour,
+            label=label,
+        )
+    ax.legend(frameon=False, fontsize=9)
+    return ax
+
+
 def plot_scores(rows: dict[str, dict[str, dict[str, float]]], metric: str = "rouge_l", ax: Axes | None = None) -> Axes:
     """A bar for each row (before, after, floors ...) with its 95% interval."""
     ax = ax or new_axes(7.0, 0.55 * len(rows) + 1.1)

@@ -6,19 +6,11 @@ from random import Random
 
 import pytest
 
-from gpt.curation.rule_text import (
-    ONE_BY_ONE,
-    TASKS,
-    TOGETHER,
-    Ban,
-    Material,
-    clean_sentences,
-    lay_out,
-    make_items,
-    make_material,
-    rule_text,
-)
-from gpt.curation.templates import TEMPLATES, WORDS, make_entries, tale
+from gpt.curation.cards import WORDS, tale
+from gpt.curation.material import Material, clean_sentences, make_material
+from gpt.curation.rule_tasks import TASKS
+from gpt.curation.rule_text import ONE_BY_ONE, TOGETHER, Ban, lay_out, make_items, rule_text
+from gpt.curation.templates import TEMPLATES, make_entries
 
 GLOSSES = """lamp (noun): a thing that gives light. Similar words: lantern, light.
 paint (verb): cover with color. Example: Paint the door.

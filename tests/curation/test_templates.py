@@ -7,7 +7,8 @@ from functools import cache
 
 import pytest
 
-from gpt.curation.templates import TEMPLATES, WORDS, make_entries
+from gpt.curation.cards import WORDS
+from gpt.curation.templates import TEMPLATES, make_entries
 
 KINDS = """question_answering generation rewriting summarising translation classification extraction reasoning
 format_conversion spelling grammar arithmetic units synonyms antonyms"""
