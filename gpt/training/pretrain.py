@@ -29,7 +29,7 @@ class PretrainConfig:
     lr: float = 4e-3  # at its peak
     warmup: int = 200  # steps
     flat_until: float = 0.5  # fraction of the tokens after which the rate falls
-    full_softmax_from: float = 0.94  # fraction of the tokens
+    full_softmax_from: float = 0.97  # fraction of the tokens
     n_sampled: int = 1000  # random candidates of the sampled softmax, a step
     repeats: float = 0.2  # fraction of rows that consist of repeated pieces
     tasks: float = 0.4  # fraction of rows of task-like text, once it comes in
