@@ -9,7 +9,16 @@ from gpt.evaluation.metrics import (
     score_responses,
     token_f1,
 )
-from gpt.model.generate import Generated, Response, Sampling, generate, respond, sample_next
+from gpt.model.generate import (
+    Generated,
+    Response,
+    Sampling,
+    generate,
+    generate_steps,
+    respond,
+    sample_next,
+    stream_response,
+)
 from gpt.model.gpt2 import GPT, MLP, Block, CausalSelfAttention, GPTConfig, KVCache
 from gpt.text.dataset import (
     IGNORE_INDEX,
@@ -22,7 +31,14 @@ from gpt.text.dataset import (
     show_mask,
 )
 from gpt.text.entries import Entry, EntryError, load_entries, read_entries, split_entries, split_report
-from gpt.text.prompts import TEMPLATES, Template, encode_prompt, format_prompt
+from gpt.text.prompts import (
+    TEMPLATES,
+    Template,
+    encode_few_shot_prompt,
+    encode_prompt,
+    format_few_shot_prompt,
+    format_prompt,
+)
 from gpt.text.tokenizer import Tokenizer, load_tokenizer
 from gpt.training.loss import evaluate_loss, supervised_loss
 from gpt.training.train import StepReport, TrainConfig, TrainingError, lr_at, make_optimizer, train

@@ -25,15 +25,15 @@ def one_line_errors(main: Callable[[Sequence[str] | None], int]) -> Callable[[Se
     def guarded(argv: Sequence[str] | None = None) -> int:
         try:
             return main(argv)
-        except (ValueError, OSError, TrainingError) as error:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-            return 2
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
             return 130
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: | head
             return 0
+        except (ValueError, OSError, TrainingError) as error:
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            return 2
 
     return guarded
 

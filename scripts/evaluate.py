@@ -1,9 +1,10 @@
-"""Answer test entries with a run and with its base model, and score both beside the floors.
+"""Answer test entries with a run and with its base model, alone and after examples; score all beside the floors.
 
 Writes responses.json, metrics.json, loss.png, scores.png and report.md into the run's folder, or into --out.
 Without --data these are the run's own test entries.
 """
 
+import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +12,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from gpt.evaluation.constraints import check_constraints, score_format
-from gpt.evaluation.metrics import copied_input, score_floors, score_responses
+from gpt.evaluation import report
+from gpt.evaluation.constraints import check_constraints
 from gpt.evaluation.plots import plot_losses, plot_scores, save_figure
-from gpt.evaluation.report import format_sentence, run_report, score_table
 from gpt.model.generate import Response, respond
+from gpt.model.gpt2 import GPT
 from gpt.text.entries import Entry, load_entries, split_report
 from gpt.text.tokenizer import load_tokenizer
 from gpt.training.run import load_settings, load_split
@@ -23,90 +24,86 @@ from gpt.weights.checkpoint import load_model, read_json, write_atomically, writ
 from scripts.choices import choose_device
 from scripts.command import make_parser, one_line_errors
 
-BATCH_SIZE = 32
+BATCH_SIZE = 32  # prompts without shots
+FIELDS = {"before": "base_response", "before_few_shot": "few_shot_response", "after": "model_response"}
 
 
 def answer(
-    name: str | Path, device: torch.device, entries: list[Entry], template: str, max_new_tokens: int, label: str
+    model: GPT, entries: list[Entry], template: str, max_new_tokens: int, label: str, shots: Sequence[Entry] = ()
 ) -> list[Response]:
-    """Greedy responses of a model, with a bar."""
+    """Greedy responses, with a bar."""
     responses = respond(
-        load_model(name, device), load_tokenizer(), entries, template=template, max_new_tokens=max_new_tokens,
-        batch_size=BATCH_SIZE,
+        model, load_tokenizer(), entries, template=template, max_new_tokens=max_new_tokens, shots=shots,
+        batch_size=max(1, BATCH_SIZE // (1 + len(shots))),
     )  # fmt: skip
     return list(tqdm(responses, label, total=len(entries), unit="response", dynamic_ncols=True))
 
 
+def draw_shots(train: list[Entry], test: list[Entry], k: int, seed: int) -> list[Entry]:
+    """k training entries as examples, or all that will do: with a response, and not one of the test entries."""
+    tested = {(entry["instruction"], entry["input"]) for entry in test}
+    usable = [e for e in train if e["output"].strip() and (e["instruction"], e["input"]) not in tested]
+    if k < 0:
+        raise ValueError(f"-k {k}: use 0 for no examples, or more")
+    if k > len(usable):
+        print(f"note       only {len(usable)} training entries can serve as examples, not {k}")
+    return random.Random(seed).sample(usable, min(k, len(usable)))
+
+
 def evaluate_run(
-    folder: Path, device: torch.device, data: Path | None = None, out: Path | None = None, max_new_tokens: int = 256
-) -> None:
-    """Everything that is known of a run once it is trained, written as files and printed as a table."""
+    folder: Path, device: torch.device, data: Path | None = None, out: Path | None = None, max_new_tokens: int = 256,
+    k: int = 0,
+) -> None:  # fmt: skip
+    """Everything that is known of a run once it is trained, written as files and printed as a table.
+
+    k: examples before each prompt in the base model's few-shot row; 0 leaves the row out.
+    """
     settings, facts = load_settings(folder)
-    split = load_split(settings)
+    split, template, seed = load_split(settings), settings.template, settings.config.seed
     test, out = load_entries(data) if data else split["test"], out or folder
     for position, entry in enumerate(test):
         check_constraints(entry.get("constraints", []), f"{data or settings.data}: test entry {position}")
+    shots = draw_shots(split["train"], test, k, seed)
     out.mkdir(parents=True, exist_ok=True)
-    before = answer(settings.model, device, test, settings.template, max_new_tokens, "responses before")
-    after = answer(folder, device, test, settings.template, max_new_tokens, "responses after ")
+    base = load_model(settings.model, device)
+    answers = {"before": answer(base, test, template, max_new_tokens, "responses before")}
+    if shots:
+        answers["before_few_shot"] = answer(base, test, template, max_new_tokens, "before, few-shot", shots)
+    del base
+    answers["after"] = answer(load_model(folder, device), test, template, max_new_tokens, "responses after ")
     responses = [
-        entry | {"model_response": new.text, "base_response": old.text, "stopped_by": new.stopped_by}
-        for entry, old, new in zip(test, before, after, strict=True)
+        entry
+        | {FIELDS[name]: rows[i].text for name, rows in answers.items()}
+        | {"stopped_by": answers["after"][i].stopped_by}
+        for i, entry in enumerate(test)
     ]
-    metrics = score_run(test, [new.text for new in before], [new.text for new in after], split["train"])
+    metrics = report.score_run(test, {name: [r.text for r in rows] for name, rows in answers.items()}, split["train"])
     metrics["data"] = str(data or settings.data)
+    if shots:
+        n_fewer = sum(row.n_shots < len(shots) for row in answers["before_few_shot"])
+        metrics["few_shot"] = {"k": len(shots), "seed": seed, "shots": shots, "n_fewer": n_fewer}
     facts["split_report"] = split_report(split["train"], test)
     history = read_json(folder / "history.json", list)
     write_json(out / "responses.json", responses)
     write_json(out / "metrics.json", metrics)
-    rows = {name: metrics[name] for name in ("before", "after")} | metrics["floors"]
     write_atomically(out / "loss.png", lambda part: save_figure(plot_losses(history, settings.config.loss_on), part))
-    write_atomically(out / "scores.png", lambda part: save_figure(plot_scores(rows), part))
-    page = run_report(settings, facts, history, metrics, responses)
+    write_atomically(out / "scores.png", lambda part: save_figure(plot_scores(report.score_rows(metrics)), part))
+    page = report.run_report(settings, facts, history, metrics, responses)
     write_atomically(out / "report.md", lambda part: part.write_text(page, encoding="utf-8"))
     show(responses, metrics)
-
-
-def score_run(test: list[Entry], before: list[str], after: list[str], train: list[Entry]) -> dict:
-    """What metrics.json holds: scores with intervals before and after, the floors, checkable demands, kinds."""
-    references = [entry["output"] for entry in test]
-    answers = {"before": before, "after": after}
-    formats = {
-        name: score_format(rows, test)
-        for name, rows in (answers | {"copied_input": [copied_input(entry) for entry in test]}).items()
-    }
-    kinds = sorted({entry.get("kind", "") for entry in test})
-    by_kind = {}
-    for kind in kinds if kinds != [""] else []:
-        rows = [i for i, entry in enumerate(test) if entry.get("kind", "") == kind]
-        by_kind[kind] = {"n": len(rows)} | {
-            name: score_responses([texts[i] for i in rows], [references[i] for i in rows])
-            | {"format_followed": score_format([texts[i] for i in rows], [test[i] for i in rows])}
-            for name, texts in answers.items()
-        }
-    return {
-        "n": len(test),
-        **{name: score_responses(texts, references) for name, texts in answers.items()},
-        "floors": score_floors(train, test),
-        "format_followed": formats,
-        "by_kind": by_kind,
-    }
 
 
 def show(responses: list[dict], metrics: dict) -> None:
     """Three responses and the scores, as text."""
     for row in responses[:: max(1, len(responses) // 3)][:3]:
-        print(f"\ninstruction  {row['instruction']}")
-        for label, field in (
-            ("input", "input"),
-            ("reference", "output"),
-            ("before", "base_response"),
-            ("after", "model_response"),
-        ):
-            if text := " ".join(row[field].split()):
-                print(f"{label:12} {text if len(text) <= 100 else text[:97] + '...'}")
-    print(f"\n{metrics['n']} test entries; scores in 0 to 1 with 95% intervals\n{score_table(metrics)}")
-    print(format_sentence(metrics))
+        print(f"\n{'instruction':17} {row['instruction']}")
+        for label, field in ({"input": "input", "reference": "output"} | FIELDS).items():
+            if text := " ".join(row.get(field, "").split()):
+                print(f"{report.row_label(label):17} {text if len(text) <= 100 else text[:97] + '...'}")
+    print(f"\n{metrics['n']} test entries; scores in 0 to 1 with 95% intervals\n{report.score_table(metrics)}")
+    print(report.format_sentence(metrics))
+    if "few_shot" in metrics:
+        print(report.few_shot_sentence(metrics))
 
 
 @one_line_errors
@@ -115,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="the run folder")
     parser.add_argument("--data", type=Path, metavar="FILE", help="other entries to test on")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the results go [RUN]")
+    parser.add_argument("-k", type=int, default=3, metavar="X", help="examples for the base model's few-shot row [3]")
     parser.add_argument("--max-new-tokens", type=int, metavar="X", help="a response's tokens, at most [256]")
     parser.add_argument("--device", metavar="X", help="auto (CUDA, MPS, CPU), cuda, mps or cpu [auto]")
     args = vars(parser.parse_args(argv))

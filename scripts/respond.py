@@ -1,41 +1,79 @@
-"""Ask a fine-tuned model: python -m scripts.respond RUN "Rewrite in the past tense." --input "I go home." """
+"""Ask a model: python -m scripts.respond RUN "Rewrite in the past tense." --input "I go home."
 
+A model that was not fine-tuned answers better after examples (--shots FILE). --interactive asks line by line.
+"""
+
+import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
-from gpt.model.generate import Sampling, respond
+from gpt.model.generate import Sampling, stream_response
+from gpt.text.entries import Entry, load_entries
 from gpt.text.prompts import TEMPLATES
 from gpt.text.tokenizer import load_tokenizer
 from gpt.training.run import load_settings
 from gpt.weights.checkpoint import find_folder, load_model
+from scripts.chat import Chat, ChatSampling, note, note_remarks
 from scripts.choices import choose_device
 from scripts.command import add_config_flags, config_from, make_parser, one_line_errors
 
 
-@one_line_errors
-def main(argv: Sequence[str] | None = None) -> int:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("run", metavar="RUN", help="a run folder, or the name or folder of a model")
-    parser.add_argument("instruction", help="what is to be done")
-    parser.add_argument("--input", metavar="TEXT", help="the text it is to be done with")
+    parser.add_argument("instruction", nargs="?", default="", help="what is to be done")
+    parser.add_argument("--input", default="", metavar="TEXT", help="the text it is to be done with")
+    parser.add_argument("--interactive", action="store_true", default=False, help="a chat in the terminal")
+    parser.add_argument("--shots", type=Path, metavar="FILE", help="entries whose first k stand before the prompt")
+    parser.add_argument("-k", type=int, metavar="X", help="how many of them [3]")
+    parser.add_argument("--past-context", default="stop", metavar="X", help="when the context is full: stop or slide"
+                        " (drop its older half and go on) [stop]")  # fmt: skip
     parser.add_argument("--max-new-tokens", type=int, metavar="X", help="at most [256]")
     parser.add_argument("--template", metavar="X", help=f"{', '.join(TEMPLATES)} [the run's; alpaca for other models]")
-    parser.add_argument("--device", metavar="X", help="auto (CUDA, MPS, CPU), cuda, mps or cpu [auto]")
+    parser.add_argument("--device", default="auto", metavar="X", help="auto (CUDA, MPS, CPU), cuda, mps or cpu [auto]")
     add_config_flags(parser, Sampling, ["temperature", "top_k", "top_p", "seed"])
     args = parser.parse_args(argv)
-    sampling = config_from(args, Sampling)
-    device, _ = choose_device(getattr(args, "device", "auto"))
+    if args.interactive == bool(args.instruction.strip()):
+        raise ValueError("give either an instruction, or --interactive and none")
+    if args.interactive and args.input:
+        raise ValueError("--input belongs to an instruction: in the chat it is /input")
+    if "k" in args and "shots" not in args:
+        raise ValueError(f"-k {args.k} counts examples: name their file with --shots FILE")
+    return args
+
+
+def load_shots(path: Path, k: int) -> list[Entry]:
+    """The first k entries of the file that have a response."""
+    if k < 0:
+        raise ValueError(f"-k {k}: use 0 for no examples, or more")
+    usable = [entry for entry in load_entries(path) if entry["output"].strip()]
+    if len(usable) < k:
+        note(f"{path} has {len(usable)} examples with a response, not {k}")
+    return usable[:k]
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    sampling = config_from(args, ChatSampling)
+    device, _ = choose_device(args.device)
     folder = find_folder(args.run)
     is_run = (folder / "training.json").exists()
     template = getattr(args, "template", None) or (load_settings(folder)[0].template if is_run else "alpaca")
-    entry = {"instruction": args.instruction, "input": getattr(args, "input", ""), "output": ""}
-    response = next(respond(
-        load_model(folder, device), load_tokenizer(), [entry], template=template, sampling=sampling,
-        max_new_tokens=getattr(args, "max_new_tokens", 256),
-    ))  # fmt: skip
+    shots = load_shots(args.shots, getattr(args, "k", 3)) if "shots" in args else []
+    stream = partial(
+        stream_response, load_model(folder, device), load_tokenizer(), template=template,
+        past_context=args.past_context, shots=shots,
+    )  # fmt: skip
+    if args.interactive:
+        Chat(stream, sampling, len(shots)).run(f"{args.run}, template {template}.")
+        return 0
+    entry = {"instruction": args.instruction, "input": args.input, "output": ""}
+    *_, response = stream(entry, sampling=sampling, max_new_tokens=sampling.max_new_tokens)
     print(response.text)
-    if response.stopped_by in ("max_new_tokens", "context"):
-        print(f"(cut: {response.stopped_by} after {response.n_tokens} tokens)", file=sys.stderr)
+    note_remarks(response, len(shots))
     return 0
 
 

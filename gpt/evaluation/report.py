@@ -1,12 +1,51 @@
-"""A run as one page of Markdown: settings, losses, scores beside their floors, what was cut, and examples."""
+"""The scores of a run, and the run as one page of Markdown: settings, losses, scores, what was cut, and examples."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from gpt.evaluation.constraints import score_format
+from gpt.evaluation.metrics import copied_input, score_floors, score_responses
+from gpt.text.entries import Entry
 from gpt.training.run import RunSettings
 
 METRIC_NAMES = {"exact_match": "exact match", "token_f1": "token F1", "rouge_l": "ROUGE-L", "bleu": "BLEU"}
+MODEL_ROWS = ("before", "before_few_shot", "after")  # of metrics.json; the middle one only if it was asked for
 N_EXAMPLES = 10
+
+
+def score_run(test: list[Entry], answers: dict[str, list[str]], train: list[Entry]) -> dict:
+    """What metrics.json holds: scores of each model's answers with intervals, floors, checkable demands, kinds."""
+    references = [entry["output"] for entry in test]
+    formats = {
+        name: score_format(rows, test)
+        for name, rows in (answers | {"copied_input": [copied_input(entry) for entry in test]}).items()
+    }
+    kinds = sorted({entry.get("kind", "") for entry in test})
+    by_kind = {}
+    for kind in kinds if kinds != [""] else []:
+        rows = [i for i, entry in enumerate(test) if entry.get("kind", "") == kind]
+        by_kind[kind] = {"n": len(rows)} | {
+            name: score_responses([texts[i] for i in rows], [references[i] for i in rows])
+            | {"format_followed": score_format([texts[i] for i in rows], [test[i] for i in rows])}
+            for name, texts in answers.items()
+        }
+    return {
+        "n": len(test),
+        **{name: score_responses(texts, references) for name, texts in answers.items()},
+        "floors": score_floors(train, test),
+        "format_followed": formats,
+        "by_kind": by_kind,
+    }
+
+
+def score_rows(metrics: dict) -> dict[str, dict]:
+    """The rows of the table and the picture, by the names that readers see: the model's, then the floors."""
+    rows = {name: metrics[name] for name in MODEL_ROWS if name in metrics} | metrics["floors"]
+    return {row_label(name): row for name, row in rows.items()}
+
+
+def row_label(name: str) -> str:
+    return "before, few-shot" if name == "before_few_shot" else name.replace("_", " ")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1) -> str:
@@ -31,9 +70,8 @@ def shown_score(score: dict[str, float]) -> str:
 
 def score_table(metrics: dict) -> str:
     """Before and after beside the floors, as `metrics.json` holds them."""
-    rows = {name: metrics[name] for name in ("before", "after") if name in metrics} | metrics["floors"]
     cells = [
-        [name.replace("_", " "), *(shown_score(row[metric]) for metric in METRIC_NAMES)] for name, row in rows.items()
+        [label, *(shown_score(row[metric]) for metric in METRIC_NAMES)] for label, row in score_rows(metrics).items()
     ]
     return table(["", *METRIC_NAMES.values()], cells)
 
@@ -43,8 +81,17 @@ def format_sentence(metrics: dict) -> str:
     found = metrics["format_followed"]
     if not found["after"]["n"]:
         return "No entry carries a demand that a program can check."
-    shown = ", ".join(f"{name.replace('_', ' ')} {shown_score(score)}" for name, score in found.items())
+    shown = "; ".join(f"{row_label(name)} {shown_score(score)}" for name, score in found.items())
     return f"Checkable demands followed, in {found['after']['n']} entries that carry some: {shown}."
+
+
+def few_shot_sentence(metrics: dict) -> str:
+    """What the few-shot row is, and how many prompts had no room for all examples."""
+    found = metrics["few_shot"]
+    return (
+        f"Few-shot is the base model with {found['k']} training entries, drawn with seed {found['seed']}, as worked "
+        f"examples before each prompt; {found['n_fewer']} of {metrics['n']} prompts had room for fewer."
+    )
 
 
 def kind_table(metrics: dict) -> str:
@@ -87,6 +134,8 @@ def example_section(row: dict, number: int) -> str:
     parts += ["**Reference**", quoted(row["output"])]
     if "base_response" in row:
         parts += ["**Before**", quoted(row["base_response"])]
+    if "few_shot_response" in row:
+        parts += ["**Before, few-shot**", quoted(row["few_shot_response"])]
     parts += [f"**After** (stopped by {row['stopped_by'].replace('_', ' ')})", quoted(row["model_response"])]
     return "\n\n".join(parts)
 
@@ -117,6 +166,7 @@ def run_report(
         "floors take no model: the input copied (the instruction where there is none), and the answer of the training "
         "entry whose prompt is nearest.",
         score_table(metrics),
+        *([few_shot_sentence(metrics)] if "few_shot" in metrics else []),
         "![ROUGE-L before and after beside the floors](scores.png)",
         format_sentence(metrics),
         *(["### By kind", kind_table(metrics)] if metrics["by_kind"] else []),

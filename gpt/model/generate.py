@@ -3,12 +3,15 @@
 The prompts are read together in one pass (prefill), padded on the right as in training; then each pass adds one id to
 every row (decode), with the KV cache holding all that came before. A row that is finished leaves the batch.
 
-`generate` returns only the new ids, so a response is cut out by position and never by searching for the prompt in text.
+    ids     generate_steps, pass by pass      generate, all at once          both return only new ids, so a response is
+    text    stream_response, as it grows      respond, entry by entry        cut out by position, not by searching text
+
 Letters: B batch, V vocab_size.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -16,7 +19,7 @@ from torch import Tensor
 
 from gpt.model.gpt2 import GPT, KVCache
 from gpt.text.entries import Entry
-from gpt.text.prompts import encode_prompt, get_template
+from gpt.text.prompts import decode_response, encode_few_shot_prompt, has_stop_string
 from gpt.text.tokenizer import Tokenizer
 
 
@@ -30,26 +33,40 @@ class Sampling:
     seed: int = 123  # of what is drawn at random
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"temperature {self.temperature} is negative: use 0 for greedy, about 0.7 to sample")
+        if self.temperature != 0 and not 1e-4 <= self.temperature < math.inf:  # less overflows, NaN is refused too
+            raise ValueError(f"temperature {self.temperature}: use 0 for greedy, about 0.7 to sample")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k {self.top_k} leaves no token: use 1 or more")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p {self.top_p} is no probability: use more than 0 and at most 1")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed {self.seed} is out of range: use 0 to 2**63 - 1")
 
 
 GREEDY = Sampling()
 
 
+class Step(NamedTuple):
+    """What a row got in one pass."""
+
+    row: int  # its place among the prompts
+    id: int | None  # None at the end of text
+    stopped_by: str | None  # None while the row goes on, else as in Generated
+    slid: bool  # the context was full, and the model reads on from its newest half
+
+
 class Generated(NamedTuple):
     ids: list[int]  # new ids only, without the end of text
     stopped_by: str  # "end_of_text", "stop_string", "max_new_tokens" or "context" (no position left)
+    n_slides: int  # how often the older half of a full context was dropped
 
 
 class Response(NamedTuple):
     text: str
-    stopped_by: str
+    stopped_by: str | None  # as in Generated; None while it grows
     n_tokens: int  # new ids
+    n_slides: int
+    n_shots: int  # examples that the prompt had room for
 
 
 def token_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
@@ -75,8 +92,18 @@ def sample_next(logits: Tensor, sampling: Sampling, generators: Sequence[torch.G
     return torch.cat(drawn).tolist()
 
 
+@dataclass
+class Row:
+    """A prompt at work."""
+
+    number: int
+    window: list[int]  # what the model sees: prompt and new ids, less what has slid out
+    generator: torch.Generator
+    ids: list[int] = field(default_factory=list)  # the new ones
+
+
 @torch.inference_mode()
-def generate(
+def generate_steps(
     model: GPT,
     prompts: Sequence[list[int]],
     *,
@@ -85,47 +112,70 @@ def generate(
     eot_id: int = 50256,
     is_stopped: Callable[[list[int]], bool] | None = None,
     first_row: int = 0,
-) -> list[Generated]:
-    """Continue every prompt until end of text, `is_stopped(new ids)`, max_new_tokens or the end of the context.
+    past_context: str = "stop",
+) -> Iterator[list[Step]]:
+    """Continue every prompt, and yield after each pass what the rows at work got.
 
-    Row i samples with the seed `sampling.seed` + first_row + i. Raises ValueError for a prompt that is empty or fills
-    the context.
+    A row ends at end of text, `is_stopped(new ids)`, max_new_tokens or, if past_context is "stop", when the context is
+    full. With "slide" the newest half of the context is then read anew, from position 0 on: GPT-2's positions are
+    learned and absolute, so the keys in the cache cannot move. What was in the older half, the instruction first, is
+    forgotten. Row i samples with the seed `sampling.seed` + first_row + i. Raises ValueError for a prompt that is empty
+    or fills the context.
     """
     context = model.config.context_length
-    for row, prompt in enumerate(prompts):
-        if not 0 < len(prompt) < context:
-            raise ValueError(f"prompt {row} has {len(prompt)} tokens: it must have 1 to {context - 1}")
+    check_limits(prompts, context, max_new_tokens, past_context)
+
+    def add(row: Row, next_id: int) -> Step:
+        if next_id == eot_id:
+            return Step(row.number, None, "end_of_text", slid=False)
+        row.ids.append(next_id)
+        row.window.append(next_id)
+        is_full, stopped_by = len(row.window) == context, None
+        if is_stopped is not None and is_stopped(row.ids):
+            stopped_by = "stop_string"
+        elif is_full and past_context == "stop":
+            stopped_by = "context"
+        elif len(row.ids) == max_new_tokens:
+            stopped_by = "max_new_tokens"
+        elif is_full:
+            row.window = row.window[-(context // 2) :]
+        return Step(row.number, next_id, stopped_by, slid=is_full and stopped_by is None)
+
     model.eval()
-    generators = [torch.Generator(model.device).manual_seed(sampling.seed + first_row + i) for i in range(len(prompts))]
+    rows = [
+        Row(i, list(prompt), torch.Generator(model.device).manual_seed(sampling.seed + first_row + i))
+        for i, prompt in enumerate(prompts)
+    ]
     room = min(context, max(map(len, prompts)) + max_new_tokens)
-    cache = KVCache(model.config, len(prompts), room, like=model.wte.weight)
-    new_ids: list[list[int]] = [[] for _ in prompts]
-    stopped_by = ["max_new_tokens"] * len(prompts)
-    rows = list(range(len(prompts)))  # those still at work
+    cache = KVCache(model.config, len(rows), room, like=model.wte.weight)
     logits = prefill(model, prompts, cache)  # (B, V)
-    for _ in range(max_new_tokens):
-        next_ids = sample_next(logits, sampling, [generators[row] for row in rows])
-        going = []  # places in `rows`
-        for place, (row, next_id) in enumerate(zip(rows, next_ids, strict=True)):
-            if next_id == eot_id:
-                stopped_by[row] = "end_of_text"
-                continue
-            new_ids[row].append(next_id)
-            if is_stopped is not None and is_stopped(new_ids[row]):
-                stopped_by[row] = "stop_string"
-            elif len(prompts[row]) + len(new_ids[row]) == context:
-                stopped_by[row] = "context"
-            elif len(new_ids[row]) < max_new_tokens:
-                going.append(place)
+    while True:
+        next_ids = sample_next(logits, sampling, [row.generator for row in rows])
+        steps = [add(row, next_id) for row, next_id in zip(rows, next_ids, strict=True)]
+        yield steps
+        going = [place for place, step in enumerate(steps) if step.stopped_by is None]
         if not going:
-            break
+            return
         if len(going) < len(rows):
-            cache.keep(going)
             rows = [rows[place] for place in going]
-        last = torch.tensor([[new_ids[row][-1]] for row in rows], device=model.device)  # (B, 1)
-        logits = model.logits(model.hidden(last, cache)[:, -1])
-        cache.advance(1)
-    return [Generated(ids, reason) for ids, reason in zip(new_ids, stopped_by, strict=True)]
+            cache.keep(going)
+        if any(step.slid for step in steps):  # all rows are read anew, in one pass: simple, and once in many steps
+            cache = KVCache(model.config, len(rows), room, like=model.wte.weight)
+            logits = prefill(model, [row.window for row in rows], cache)
+        else:
+            last = torch.tensor([row.window[-1:] for row in rows], device=model.device)  # (B, 1)
+            logits = model.logits(model.hidden(last, cache)[:, -1])
+            cache.advance(1)
+
+
+def check_limits(prompts: Sequence[list[int]], context: int, max_new_tokens: int, past_context: str) -> None:
+    for number, prompt in enumerate(prompts):
+        if not 0 < len(prompt) < context:
+            raise ValueError(f"prompt {number} has {len(prompt)} tokens: it must have 1 to {context - 1}")
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens {max_new_tokens} leaves nothing to generate: use 1 or more")
+    if past_context not in ("stop", "slide"):
+        raise ValueError(f"past_context {past_context!r} is not known: use stop or slide")
 
 
 def prefill(model: GPT, prompts: Sequence[list[int]], cache: KVCache) -> Tensor:
@@ -140,6 +190,40 @@ def prefill(model: GPT, prompts: Sequence[list[int]], cache: KVCache) -> Tensor:
     return model.logits(hidden[torch.arange(len(prompts), device=model.device), last])
 
 
+def generate(
+    model: GPT,
+    prompts: Sequence[list[int]],
+    *,
+    max_new_tokens: int = 256,
+    sampling: Sampling = GREEDY,
+    eot_id: int = 50256,
+    is_stopped: Callable[[list[int]], bool] | None = None,
+    first_row: int = 0,
+    past_context: str = "stop",
+) -> list[Generated]:
+    """All steps of `generate_steps`, put together row by row."""
+    by_row: list[list[Step]] = [[] for _ in prompts]
+    for steps in generate_steps(
+        model, prompts, max_new_tokens=max_new_tokens, sampling=sampling, eot_id=eot_id, is_stopped=is_stopped,
+        first_row=first_row, past_context=past_context,
+    ):  # fmt: skip
+        for step in steps:
+            by_row[step.row].append(step)
+    return [
+        Generated([s.id for s in steps if s.id is not None], steps[-1].stopped_by, sum(s.slid for s in steps))
+        for steps in by_row
+    ]
+
+
+# ---- entries in, text out ----
+
+
+def prompt_room(model: GPT, max_new_tokens: int) -> int:
+    """The tokens a prompt may have: at least a quarter of the context stays for the answer, if it may be that long."""
+    context = model.config.context_length
+    return context - min(max_new_tokens, context // 4)
+
+
 def respond(
     model: GPT,
     tokenizer: Tokenizer,
@@ -149,24 +233,47 @@ def respond(
     max_new_tokens: int = 256,
     sampling: Sampling = GREEDY,
     batch_size: int = 16,
+    past_context: str = "stop",
+    shots: Sequence[Entry] = (),
 ) -> Iterator[Response]:
     """Answer each entry's instruction, in their order; the prompt ids are those of training.
 
-    A prompt that would leave less than a quarter of the context to answer loses the end of its input.
+    `shots` are examples that stand before each prompt, as many as fit (for models that were not fine-tuned). A prompt
+    that would leave less than a quarter of the context to answer loses first its shots, then the end of its input.
     """
-    stop_strings = get_template(template).stop_strings
-    most = model.config.context_length - min(max_new_tokens, model.config.context_length // 4)
-
-    def is_stopped(ids: list[int]) -> bool:
-        return any(stop in tokenizer.decode(ids[-20:]) for stop in stop_strings)
-
+    room = prompt_room(model, max_new_tokens)
     for start in range(0, len(entries), batch_size):
-        prompts = [encode_prompt(entry, tokenizer, template, most) for entry in entries[start : start + batch_size]]
+        batch = entries[start : start + batch_size]
+        prompts = [encode_few_shot_prompt(entry, shots, tokenizer, template, room) for entry in batch]
         generated = generate(
-            model, prompts, max_new_tokens=max_new_tokens, sampling=sampling, eot_id=tokenizer.eot_id,
-            is_stopped=is_stopped, first_row=start,
+            model, [ids for ids, _ in prompts], max_new_tokens=max_new_tokens, sampling=sampling,
+            eot_id=tokenizer.eot_id, is_stopped=lambda ids: has_stop_string(ids, tokenizer, template),
+            first_row=start, past_context=past_context,
         )  # fmt: skip
-        for ids, stopped_by in generated:
-            text = tokenizer.decode(ids)
-            end = min((text.find(stop) for stop in stop_strings if stop in text), default=len(text))
-            yield Response(text[:end].strip(), stopped_by, len(ids))
+        for (ids, stopped_by, n_slides), (_, n_shots) in zip(generated, prompts, strict=True):
+            yield Response(decode_response(ids, tokenizer, template), stopped_by, len(ids), n_slides, n_shots)
+
+
+def stream_response(
+    model: GPT,
+    tokenizer: Tokenizer,
+    entry: Entry,
+    *,
+    template: str = "alpaca",
+    max_new_tokens: int = 256,
+    sampling: Sampling = GREEDY,
+    past_context: str = "stop",
+    shots: Sequence[Entry] = (),
+) -> Iterator[Response]:
+    """The response to one entry as it grows, an item for each token: its text begins with the text before it, and the
+    last item is what `respond` gives."""
+    prompt, n_shots = encode_few_shot_prompt(entry, shots, tokenizer, template, prompt_room(model, max_new_tokens))
+    ids, n_slides = [], 0
+    for [step] in generate_steps(
+        model, [prompt], max_new_tokens=max_new_tokens, sampling=sampling, eot_id=tokenizer.eot_id,
+        is_stopped=lambda ids: has_stop_string(ids, tokenizer, template), past_context=past_context,
+    ):  # fmt: skip
+        ids += [] if step.id is None else [step.id]
+        n_slides += step.slid
+        text = decode_response(ids, tokenizer, template, is_whole=step.stopped_by is not None)
+        yield Response(text, step.stopped_by, len(ids), n_slides, n_shots)

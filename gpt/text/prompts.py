@@ -7,6 +7,7 @@ Source of the `alpaca` texts: the Stanford Alpaca repository (Taori et al. 2023)
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from gpt.text.entries import Entry
@@ -95,10 +96,43 @@ def format_prompt(entry: Entry, template: str = "alpaca") -> str:
     <BLANKLINE>
     """
     t = get_template(template)
-    if entry["input"].strip():
-        middle = f"{t.instruction_header}{entry['instruction']}\n\n{t.input_header}{entry['input']}\n\n"
-        return t.preamble_with_input + middle + t.header
-    return f"{t.preamble_without_input}{t.instruction_header}{entry['instruction']}\n\n{t.header}"
+    return preamble(entry, t) + format_block(entry, t)
+
+
+def preamble(entry: Entry, t: Template) -> str:
+    return t.preamble_with_input if entry["input"].strip() else t.preamble_without_input
+
+
+def format_block(entry: Entry, t: Template) -> str:
+    """The prompt without its preamble: the headers and the texts under them."""
+    middle = f"{t.input_header}{entry['input']}\n\n" if entry["input"].strip() else ""
+    return f"{t.instruction_header}{entry['instruction']}\n\n{middle}{t.header}"
+
+
+def format_few_shot_prompt(entry: Entry, shots: Sequence[Entry], template: str = "alpaca") -> str:
+    """The prompt with worked examples, `shots`, between its preamble and its own block.
+
+    A model that was not fine-tuned goes on as the text before it does: it answers, leaves a blank line and writes the
+    next instruction, which is a stop string. Hence one blank line between blocks, as between all parts of a prompt (an
+    end of text would tell GPT-2 that what came before is another document), and one preamble, the entry's, at the top.
+
+    >>> shot = {"instruction": "Name a colour.", "input": "", "output": "Blue."}
+    >>> print(format_few_shot_prompt({"instruction": "Name a fruit.", "input": "", "output": ""}, [shot], "short"))
+    ### Instruction:
+    Name a colour.
+    <BLANKLINE>
+    ### Response:
+    Blue.
+    <BLANKLINE>
+    ### Instruction:
+    Name a fruit.
+    <BLANKLINE>
+    ### Response:
+    <BLANKLINE>
+    """
+    t = get_template(template)
+    blocks = [f"{format_block(shot, t)}{shot['output'].strip()}\n\n" for shot in shots]
+    return preamble(entry, t) + "".join(blocks) + format_block(entry, t)
 
 
 def n_template_tokens(entry: Entry, tokenizer: Tokenizer, template: str = "alpaca") -> int:
@@ -120,3 +154,43 @@ def encode_prompt(entry: Entry, tokenizer: Tokenizer, template: str = "alpaca", 
     if len(ids) > max_length:
         raise ValueError(f"the template {template!r} needs {len(ids)} tokens, not {max_length}: use a longer context")
     return ids
+
+
+def encode_few_shot_prompt(
+    entry: Entry, shots: Sequence[Entry], tokenizer: Tokenizer, template: str = "alpaca", max_length: int = 1024
+) -> tuple[list[int], int]:
+    """The ids of the prompt after its shots, at most max_length of them, and how many shots they hold.
+
+    Shots never cost the entry a token: one that does not fit beside it is left out. Without shots: `encode_prompt`.
+    """
+    ids, fitting = encode_prompt(entry, tokenizer, template, max_length), []
+    for shot in shots:
+        longer = tokenizer.encode(format_few_shot_prompt(entry, [*fitting, shot], template))
+        if len(longer) <= max_length:
+            ids, fitting = longer, [*fitting, shot]
+    return ids, len(fitting)
+
+
+# ---- and back: where a response ends ----
+
+
+def has_stop_string(ids: list[int], tokenizer: Tokenizer, template: str = "alpaca") -> bool:
+    """Whether the newest of a response's ids hold a stop string. To be asked after each id: it looks at the last 20."""
+    text = tokenizer.decode(ids[-20:])
+    if len(ids) <= 20:
+        text = "\n" + text  # the line break of the response header: the response may begin with a stop string
+    return any(stop in text for stop in get_template(template).stop_strings)
+
+
+def decode_response(ids: list[int], tokenizer: Tokenizer, template: str = "alpaca", is_whole: bool = True) -> str:
+    """The response in its ids: up to a stop string, without half a character at the end.
+
+    While more may come (not is_whole), what may be the beginning of a stop string is held back: the text only grows.
+    """
+    text = "\n" + tokenizer.decode(ids).rstrip("\ufffd")
+    for stop in get_template(template).stop_strings:
+        text = text.partition(stop)[0]
+        if not is_whole:
+            n_held = max(n for n in range(len(stop)) if text.endswith(stop[:n]))
+            text = text[: len(text) - n_held]
+    return text.strip()

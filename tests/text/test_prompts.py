@@ -1,7 +1,18 @@
 import jinja2
 import pytest
 
-from gpt.text.prompts import TEMPLATES, encode_prompt, format_prompt, get_template, n_template_tokens
+from gpt.text.dataset import encode_entry
+from gpt.text.prompts import (
+    TEMPLATES,
+    decode_response,
+    encode_few_shot_prompt,
+    encode_prompt,
+    format_few_shot_prompt,
+    format_prompt,
+    get_template,
+    has_stop_string,
+    n_template_tokens,
+)
 from gpt.text.tokenizer import Tokenizer
 
 WITH = {"instruction": "Name the colour.", "input": "The sky is blue.", "output": "Blue."}
@@ -116,3 +127,108 @@ def test_a_context_too_short_for_the_headers_is_refused(tokenizer: Tokenizer) ->
 def test_an_unknown_template_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match="'alpace' is not known: use one of alpaca, book, short, zh"):
         format_prompt(WITH, "alpace")
+
+
+# ---- few-shot ----
+
+SHOTS = [WITH, WITHOUT | {"output": "Red.\n"}]
+GOLDEN_FEW_SHOT = """\
+Below is an instruction that describes a task. Write a response that appropriately completes the request.
+
+### Instruction:
+Name the colour.
+
+### Input:
+The sky is blue.
+
+### Response:
+Blue.
+
+### Instruction:
+Name a colour.
+
+### Response:
+Red.
+
+### Instruction:
+Name a fruit.
+
+### Response:
+"""
+FRUIT = {"instruction": "Name a fruit.", "input": "", "output": "An apple."}
+
+
+def test_shots_stand_between_the_preamble_and_the_entry() -> None:
+    assert format_few_shot_prompt(FRUIT, SHOTS) == GOLDEN_FEW_SHOT
+    with_input = format_few_shot_prompt(WITH, SHOTS)  # the preamble is the entry's own
+    assert with_input.startswith(GOLDEN_WITH.split("### ")[0])
+    assert with_input.endswith(GOLDEN_WITH.split("\n\n", 1)[1])
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("entry", [WITH, WITHOUT])
+def test_no_shots_give_the_prompt_itself(tokenizer: Tokenizer, template: str, entry: dict) -> None:
+    assert format_few_shot_prompt(entry, [], template) == format_prompt(entry, template)
+    assert encode_few_shot_prompt(entry, [], tokenizer, template) == (encode_prompt(entry, tokenizer, template), 0)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_after_each_example_stands_a_stop_string(template: str) -> None:
+    """So a model that goes on as the prompt does ends after its answer."""
+    [stop] = get_template(template).stop_strings
+    text = format_few_shot_prompt(FRUIT, SHOTS, template)
+    assert text.split("Blue.")[-1].startswith("\n" + stop)
+    assert text.split("Red.")[-1].startswith("\n" + stop)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_the_ids_of_an_example_are_those_of_training(tokenizer: Tokenizer, template: str) -> None:
+    """Prompt and response are encoded apart in training; here one string has the same ids, because no response begins
+    or ends with white space."""
+    ids, n_shots = encode_few_shot_prompt(FRUIT, [WITHOUT], tokenizer, template)
+    assert n_shots == 1
+    example = encode_entry(WITHOUT, tokenizer, template).ids[:-1]
+    assert ids[: len(example)] == example
+    alone = tokenizer.encode("\n\n")  # the wrong variant: a blank line encoded by itself is another id
+    assert ids[len(example) : len(example) + 2] == [198, 198] != alone
+
+
+def test_shots_never_cost_the_entry_a_token(tokenizer: Tokenizer) -> None:
+    long = WITHOUT | {"output": "word " * 200}
+    alone = encode_prompt(FRUIT, tokenizer)
+    for max_length in range(len(alone), len(alone) + 80):
+        ids, n_shots = encode_few_shot_prompt(FRUIT, [long, *SHOTS], tokenizer, max_length=max_length)
+        assert len(ids) <= max_length
+        assert tokenizer.decode(ids) in [
+            format_few_shot_prompt(FRUIT, shots) for shots in ([], SHOTS[:1], SHOTS[1:], SHOTS)
+        ]
+        assert n_shots == tokenizer.decode(ids).count("### Response:") - 1
+    assert n_shots == 2  # the long one was left out, those after it were not
+    wrong = tokenizer.encode(format_few_shot_prompt(FRUIT, [long]))[: len(alone)]  # the wrong variant: cut the end
+    assert "Name a fruit." not in tokenizer.decode(wrong)
+
+
+def test_an_entry_too_long_by_itself_has_no_shots(tokenizer: Tokenizer) -> None:
+    entry = WITH | {"input": "天气 " * 300}
+    cut = encode_prompt(entry, tokenizer, max_length=120)
+    assert encode_few_shot_prompt(entry, SHOTS, tokenizer, max_length=120) == (cut, 0)
+
+
+# ---- where a response ends ----
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_stop_string_is_found_at_the_id_that_completes_it(tokenizer: Tokenizer, template: str) -> None:
+    header = get_template(template).instruction_header
+    for answer in ("", "Blue.\n\n", "The sky is blue and the sea is green and the sun is yellow and so on.\n"):
+        ids = tokenizer.encode(answer + header + "Name another.")
+        first = next(n for n in range(1, len(ids)) if has_stop_string(ids[:n], tokenizer, template))
+        assert header.strip() in tokenizer.decode(ids[:first])
+        assert header.strip() not in tokenizer.decode(ids[: first - 1])
+        assert decode_response(ids[:first], tokenizer, template) == answer.strip()
+
+
+def test_a_header_within_a_line_is_no_stop_string(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("Such a block begins with ### Instruction: and then goes on for a while, " * 3)
+    assert not any(has_stop_string(ids[:n], tokenizer) for n in range(1, len(ids) + 1))
+    assert decode_response(ids, tokenizer).count("### Instruction:") == 3
