@@ -1,5 +1,7 @@
 """GPT-2 from scratch, taught to follow instructions. What a notebook or another program uses is imported from here."""
 
+from types import ModuleType
+
 from gpt.evaluation.metrics import (
     bleu,
     bootstrap_interval,
@@ -45,4 +47,8 @@ from gpt.training.train import StepReport, TrainConfig, TrainingError, lr_at, ma
 from gpt.weights.checkpoint import SIZES, load_model, save_model
 from gpt.weights.tf_checkpoint import CheckpointError, TensorEntry, read_tf_index, read_tf_tensor
 
-__all__ = [name for name in dir() if not name.startswith("_")]
+__all__ = sorted(
+    name
+    for name, value in globals().items()
+    if name[0] != "_" and not isinstance(value, ModuleType) and value is not ModuleType
+)

@@ -22,8 +22,8 @@ def choose_device(name: str) -> tuple[torch.device, str]:
         why = "as asked"
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).tolist()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
     if device.type == "cuda":
         return device, f"{name}, {torch.cuda.get_device_name(device)} ({why})"
@@ -31,9 +31,11 @@ def choose_device(name: str) -> tuple[torch.device, str]:
 
 
 def default_precision(device: torch.device) -> tuple[str, str]:
-    """bf16 where the hardware is made for it."""
+    """bf16 where the hardware is made for it, fp16 on older CUDA devices, else float32."""
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16", "this GPU multiplies bf16 fast; weights, softmax and loss stay float32"
+    if device.type == "cuda":
+        return "fp16", "this GPU is older than bf16; the loss is scaled, weights, softmax and loss stay float32"
     return "float32", "the safe choice on this device"
 
 

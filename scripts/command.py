@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
+import torch
 
 from gpt.training.train import TrainingError
 
@@ -31,6 +32,10 @@ def one_line_errors(main: Callable[[Sequence[str] | None], int]) -> Callable[[Se
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: | head
             return 0
+        except torch.OutOfMemoryError:
+            print("error: out of memory: use a smaller --micro-batch (the step stays the same), or a smaller model or"
+                  " --max-length", file=sys.stderr)  # fmt: skip
+            return 2
         except (ValueError, OSError, TrainingError) as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             return 2

@@ -1,11 +1,12 @@
 """Answer test entries with a run and with its base model, alone and after examples; score all beside the floors.
 
-Writes responses.json, metrics.json, loss.png, scores.png and report.md into the run's folder, or into --out.
-Without --data these are the run's own test entries.
+Writes responses.json, metrics.json, loss.png, scores.png and report.md into the run's folder. With --data the entries
+are others than the run's own test entries, and the results go into a folder of their own.
 """
 
 import random
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,11 +61,13 @@ def evaluate_run(
     """
     settings, facts = load_settings(folder)
     split, template, seed = load_split(settings), settings.template, settings.config.seed
-    test, out = load_entries(data) if data else split["test"], out or folder
+    test = load_entries(data) if data else split["test"]
+    out = out or (folder / f"on-{data.stem}" if data else folder)  # never over the run's own results
     for position, entry in enumerate(test):
         check_constraints(entry.get("constraints", []), f"{data or settings.data}: test entry {position}")
     shots = draw_shots(split["train"], test, k, seed)
     out.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=out).close()  # a folder that cannot be written to is better known before the work
     base = load_model(settings.model, device)
     answers = {"before": answer(base, test, template, max_new_tokens, "responses before")}
     if shots:
@@ -78,7 +81,7 @@ def evaluate_run(
         for i, entry in enumerate(test)
     ]
     metrics = report.score_run(test, {name: [r.text for r in rows] for name, rows in answers.items()}, split["train"])
-    metrics["data"] = str(data or settings.data)
+    metrics |= {"data": str(data or settings.data), "n_cut": sum(row.is_cut for row in answers["after"])}
     if shots:
         n_fewer = sum(row.n_shots < len(shots) for row in answers["before_few_shot"])
         metrics["few_shot"] = {"k": len(shots), "seed": seed, "shots": shots, "n_fewer": n_fewer}
@@ -91,6 +94,7 @@ def evaluate_run(
     page = report.run_report(settings, facts, history, metrics, responses)
     write_atomically(out / "report.md", lambda part: part.write_text(page, encoding="utf-8"))
     show(responses, metrics)
+    print(f"all of it: {out / 'report.md'}")
 
 
 def show(responses: list[dict], metrics: dict) -> None:
@@ -111,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="the run folder")
     parser.add_argument("--data", type=Path, metavar="FILE", help="other entries to test on")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where the results go [RUN]")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the results go [RUN; with --data RUN/on-FILE]")
     parser.add_argument("-k", type=int, default=3, metavar="X", help="examples for the base model's few-shot row [3]")
     parser.add_argument("--max-new-tokens", type=int, metavar="X", help="a response's tokens, at most [256]")
     parser.add_argument("--device", metavar="X", help="auto (CUDA, MPS, CPU), cuda, mps or cpu [auto]")

@@ -11,8 +11,8 @@ ROOMS = {
     "text": ["tokenizer", "formats", "entries", "prompts", "dataset"],
     "model": ["gpt2", "generate"],
     "weights": ["sources", "download", "tf_checkpoint", "checkpoint"],
-    "training": ["loss", "train", "run", "pretrain"],
-    "evaluation": ["metrics", "constraints", "plots", "report"],
+    "training": ["loss", "train", "recipe", "run", "self_check", "pretrain"],
+    "evaluation": ["metrics", "constraints", "experiments", "plots", "report"],
     "curation": ["cards", "templates", "material", "rule_tasks", "rule_text"],
 }
 ORDER = [f"gpt.{room}.{file}" for room, files in ROOMS.items() for file in files]

@@ -1,8 +1,10 @@
 """The scripts as a user starts them, in-process, on the bundled model and a few entries."""
 
+import dataclasses
 import importlib
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gpt.model.generate import respond
+from gpt.model.gpt2 import GPT
 from gpt.text.entries import entries_sha256, load_entries, split_entries
 from gpt.text.prompts import encode_prompt, format_prompt
 from gpt.text.tokenizer import load_tokenizer
@@ -180,6 +183,16 @@ def test_a_folder_with_a_run_in_it_is_not_overwritten(
     assert f"already holds a run: choose another --out, or go on with --resume {finished}" in capsys.readouterr().err
 
 
+def test_a_folder_with_a_model_in_it_is_not_overwritten(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    assert finetune.main(["--data", str(data), "--out", str(tmp_path / "model"), *FAST]) == 2
+    assert "already holds a model (config.json): choose another --out" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["config.json"]
+
+
 def test_too_few_entries_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     few = [{"instruction": f"say {i}", "input": "", "output": "x"} for i in range(5)]
     (tmp_path / "few.json").write_text(json.dumps(few))
@@ -248,3 +261,217 @@ def test_help_fits_a_screen(name: str, capsys: pytest.CaptureFixture, monkeypatc
     assert stop.value.code == 0
     assert len(lines) <= 45
     assert max(map(len, lines)) <= 120
+
+
+# ---- training: how it ends ----
+
+
+@pytest.fixture
+def without_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what takes longest and is tested above: the responses and their scores."""
+    monkeypatch.setattr(finetune, "evaluate_run", lambda folder, device: None)
+
+
+@pytest.mark.usefixtures("without_answers")
+def test_patience_is_said_and_written_down(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    flags = ["--data", str(data), "--out", str(tmp_path / "run"), "--device", "cpu", "--batch-size", "16"]
+    assert finetune.main([*flags, "--epochs", "9", "--lr", "0.1", "--eval-every", "1", "--patience", "2"]) == 0
+    training, history = read(tmp_path / "run" / "training.json"), read(tmp_path / "run" / "history.json")
+    assert history[-1]["step"] < history[-1]["n_steps"]
+    ended = re.fullmatch(
+        r"best validation at step (\d+); ended at step (\d+) of \d+: 2 validations without a better loss than that of"
+        r" step \1", training["facts"]["ended"],
+    )  # fmt: skip
+    assert int(ended[2]) == int(ended[1]) + 2 == history[-1]["step"]
+    assert training["facts"]["ended"] in capsys.readouterr().err  # the bar's last line
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    assert finetune.main(["--resume", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    assert read(tmp_path / "run" / "history.json") == history
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+def test_fp16_is_refused_on_the_cpu_before_anything_is_begun(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    flags = ["--out", str(tmp_path / "run"), "--device", "cpu", "--precision", "fp16"]
+    assert finetune.main(flags) == 2
+    assert capsys.readouterr().err.startswith("error: precision fp16 is for CUDA, this is cpu: use float32")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_precision_is_the_best_that_the_device_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    from scripts import choices
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    assert choices.default_precision(torch.device("cuda"))[0] == "bf16"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    assert choices.default_precision(torch.device("cuda"))[0] == "fp16"
+    assert {choices.default_precision(torch.device(name))[0] for name in ("cpu", "mps")} == {"float32"}
+
+
+# ---- the self-check ----
+
+
+@pytest.mark.usefixtures("without_answers")
+def test_a_model_that_computes_wrong_is_not_trained(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def with_turned_matrices(*args: object) -> object:
+        model = load_model(*args)
+        for block in model.h:
+            block.attn.c_proj.weight.data = block.attn.c_proj.weight.data.t().contiguous()
+        return model
+
+    monkeypatch.setattr(finetune, "load_model", with_turned_matrices)
+    flags = ["--data", str(data), "--out", str(tmp_path / "run"), *FAST]
+    assert finetune.main(flags) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: self-check: gpt2-tiny has a loss of ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+    assert finetune.main([*flags, "--no-self-check"]) == 0
+    assert "self-check left out" in capsys.readouterr().out
+    assert read(tmp_path / "run" / "training.json")["facts"]["self_check"] == "left out"
+
+
+def test_what_the_self_check_saw_is_said_and_written_down(finished: Path) -> None:
+    assert "a loss of " in read(finished / "training.json")["facts"]["self_check"]
+
+
+# ---- the published recipe ----
+
+
+def published_like(path: Path) -> Path:
+    """Entries in the published file's form: 51 to train, 6 to test, 3 for validation."""
+    words = "river teacher garden window market doctor bridge candle forest kitchen".split()
+    entries = [
+        {
+            "instruction": f"Write the word number {i} in capital letters.",
+            "input": words[i % 10] if i % 3 else "",
+            "output": words[i % 10].upper(),
+        }
+        for i in range(60)
+    ]
+    path.write_text(json.dumps(entries), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def repeated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recipe's whole way, on other entries and the bundled model, with an output layer of its own."""
+    folder = tmp_path_factory.mktemp("recipe")
+    flags = ["--recipe", "book", "--model", "gpt2-tiny", "--data", str(published_like(folder / "entries.json"))]
+    assert finetune.main([*flags, "--untie", "--out", str(folder / "run"), "--device", "cpu"]) == 0
+    return folder / "run"
+
+
+def test_the_recipe_trains_with_the_published_settings(repeated: Path) -> None:
+    training = read(repeated / "training.json")
+    assert (training["recipe"], training["untie"], training["split"], training["template"]) == (
+        "book", True, "ordered", "book",
+    )  # fmt: skip
+    settings = training["config"]
+    assert (settings["lr"], settings["schedule"], settings["weight_decay"], settings["decay_all"]) == (
+        5e-5, "constant", 0.1, True,
+    )  # fmt: skip
+    assert (settings["batch_size"], settings["epochs"], settings["loss_on"], settings["clip"]) == (8, 2, "all", 0.0)
+    assert training["facts"]["entries"] == {"train": 51, "val": 3, "test": 6}
+    history = read(repeated / "history.json")
+    assert history[-1]["n_steps"] == 12  # 3 of 51 entries are dropped in each epoch
+    assert {report["lr"] for report in history[1:]} == {5e-5}
+    assert read(repeated / "config.json")["tie_word_embeddings"] is False
+
+
+def test_the_recipe_compares_with_the_published_log_and_says_when_it_does_not_apply(repeated: Path) -> None:
+    found = read(repeated / "recipe.json")
+    assert found["verdict"] == (
+        "the published figures do not apply to this run: model is gpt2-tiny, not gpt2-medium; other entries"
+    )
+    rows = {row["label"]: row for row in found["rows"]}
+    assert list(rows) == ["before", "step 0", "step 10", "step 50", "step 100", "step 115", "step 230"]
+    assert rows["before"]["published"] == {"train": 3.826, "val": 3.762}
+    assert [label for label, row in rows.items() if row["ours"]] == ["before", "step 0", "step 10"]
+    assert {row["is_within"] for row in rows.values()} == {None}
+    losses = [rows[label]["ours"]["val"] for label in ("before", "step 0", "step 10")]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[0] == pytest.approx(rows["before"]["ours"]["by_token"]["val"]["all"], abs=0.3)  # one batch of five
+    page = (repeated / "recipe.md").read_text(encoding="utf-8")
+    for part in ("| before   | 3.826 / 3.762 |", "not reached", "The output layer is a copy", found["verdict"],
+                 "Order of shuffling: the published one"):  # fmt: skip
+        assert part in page, part
+
+
+@pytest.mark.usefixtures("without_answers")
+def test_a_setting_of_the_recipe_gives_way_to_its_flag_and_is_named(tmp_path: Path) -> None:
+    flags = ["--recipe", "book", "--model", "gpt2-tiny", "--data", str(published_like(tmp_path / "entries.json"))]
+    others = ["--epochs", "1", "--no-decay-all", "--lr", "1e-3", "--clip", "1", "--max-length", "200"]
+    assert finetune.main([*flags, *others, "--out", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    assert read(tmp_path / "run" / "recipe.json")["changes"] == [
+        "model is gpt2-tiny, not gpt2-medium", "other entries", "epochs is 1, not 2", "lr is 0.001, not 5e-05",
+        "decay_all is False, not True", "clip is 1.0, not 0.0", "max_length is 200, not 1024",
+    ]  # fmt: skip
+    assert "**The output layer is the one difference in the model**" in (tmp_path / "run" / "recipe.md").read_text()
+
+
+def test_the_recipe_fetches_its_entries_and_its_model_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from scripts import new_run
+
+    fetched: list[str] = []
+
+    def fetch_entries(name: str) -> Path:
+        fetched.append(name)
+        return published_like(tmp_path / "entries.json")
+
+    def choose_model(name: str, device: torch.device) -> tuple[str, str]:
+        raise OSError(f"{name} is not here")
+
+    monkeypatch.setattr(new_run, "fetch_entries", fetch_entries)
+    monkeypatch.setattr(new_run, "choose_model", choose_model)
+    assert finetune.main(["--recipe", "book", "--device", "cpu"]) == 2
+    assert fetched == ["book"]
+    assert capsys.readouterr().err == "error: gpt2-medium is not here\n"
+
+
+def test_an_offline_recipe_names_the_file_and_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("GPT_CACHE", str(tmp_path))
+    monkeypatch.setenv("GPT_MIRROR_GITHUB", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    assert finetune.main(["--recipe", "book", "--device", "cpu"]) == 2
+    assert "instruction-data.json, not found in" in (error := capsys.readouterr().err.splitlines()[-1])
+    assert "python -m scripts.download book" in error
+
+
+def test_an_unknown_recipe_is_refused(capsys: pytest.CaptureFixture) -> None:
+    assert finetune.main(["--recipe", "cook"]) == 2
+    assert capsys.readouterr().err == "error: recipe 'cook' is not known: use book\n"
+
+
+def test_a_folder_with_a_released_shape_counts_as_that_model() -> None:
+    from gpt.weights.checkpoint import SIZES
+    from scripts.recipe import released_name
+
+    with torch.device("meta"):
+        model = GPT(dataclasses.replace(SIZES["gpt2-medium"], dropout=0.1, tied=False))
+    assert released_name(model, "/some/folder") == "gpt2-medium"
+    assert released_name(load_model("gpt2-tiny"), "gpt2-tiny") == "gpt2-tiny"
+
+
+@pytest.mark.usefixtures("without_answers")
+def test_a_stopped_recipe_goes_on_with_the_published_order(
+    repeated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class PressesCtrlC(finetune.tqdm):
+        def set_postfix_str(self, *args: object, **kwargs: object) -> None:
+            super().set_postfix_str(*args, **kwargs)
+            if self.n == 7:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    flags = ["--recipe", "book", "--model", "gpt2-tiny", "--data", str(published_like(tmp_path / "entries.json"))]
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "tqdm", PressesCtrlC)
+        assert finetune.main([*flags, "--untie", "--out", str(tmp_path / "run"), "--device", "cpu"]) == 130
+    assert not (tmp_path / "run" / "recipe.json").exists()
+    assert finetune.main(["--resume", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    assert read(tmp_path / "run" / "recipe.json") == read(repeated / "recipe.json")

@@ -75,15 +75,20 @@ def bootstrap_interval(values: Sequence[float], seed: int = 123) -> dict[str, fl
         raise ValueError("no values: there is nothing to average")
     rows = np.asarray(values, dtype=np.float64)
     rng = np.random.default_rng(seed)
-    means = [rows[rng.integers(0, len(rows), len(rows))].mean() for _ in range(N_BOOTSTRAP)]
+    means = rows[rng.integers(0, len(rows), (N_BOOTSTRAP, len(rows)))].mean(1)
     low, high = np.quantile(means, [0.025, 0.975])
     return {"value": float(rows.mean()), "low": float(low), "high": float(high)}
 
 
+def score_each(responses: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
+    """Every metric's score of each row."""
+    pairs = list(zip(responses, references, strict=True))
+    return {name: [metric(a, b) for a, b in pairs] for name, metric in METRICS.items()}
+
+
 def score_responses(responses: Sequence[str], references: Sequence[str]) -> dict[str, dict[str, float]]:
     """Every metric's mean and 95% interval over the rows."""
-    pairs = list(zip(responses, references, strict=True))
-    return {name: bootstrap_interval([metric(a, b) for a, b in pairs]) for name, metric in METRICS.items()}
+    return {name: bootstrap_interval(values) for name, values in score_each(responses, references).items()}
 
 
 # ---- floors: what is reached without any model ----

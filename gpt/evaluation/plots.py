@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from gpt.training.run import best_step
+
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 LOSS_NAMES = {"all": "all tokens", "header": "response with its header", "response": "response only"}
 
@@ -54,8 +56,8 @@ def plot_losses(history: Sequence[dict], loss_on: str = "response", ax: Axes | N
         values = [report["val"][name] for report in evaluated]
         ax.plot([report["step"] for report in evaluated], values, "o-", color=colour, markersize=3.5,
                 linewidth=2 if name == loss_on else 1, label=f"validation, {label}")  # fmt: skip
-    if evaluated:
-        best = min(evaluated, key=lambda report: report["val"][loss_on])
+    if best := [report for report in evaluated if report["step"] == best_step(history, loss_on) > 0]:
+        best = best[0]
         ax.annotate(f"best {best['val'][loss_on]:.2f}", (best["step"], best["val"][loss_on]), xytext=(0, 9),
                     textcoords="offset points", ha="center", fontsize=9)  # fmt: skip
     ax.set_ylim(bottom=0)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpt.evaluation.constraints import score_format
-from gpt.evaluation.metrics import copied_input, score_floors, score_responses
+from gpt.evaluation.metrics import bootstrap_interval, copied_input, score_each, score_floors
 from gpt.text.entries import Entry
-from gpt.training.run import RunSettings
+from gpt.training.run import RunSettings, best_step, tokens_per_second
 
 METRIC_NAMES = {"exact_match": "exact match", "token_f1": "token F1", "rouge_l": "ROUGE-L", "bleu": "BLEU"}
 MODEL_ROWS = ("before", "before_few_shot", "after")  # of metrics.json; the middle one only if it was asked for
@@ -16,24 +16,21 @@ N_EXAMPLES = 10
 def score_run(test: list[Entry], answers: dict[str, list[str]], train: list[Entry]) -> dict:
     """What metrics.json holds: scores of each model's answers with intervals, floors, checkable demands, kinds."""
     references = [entry["output"] for entry in test]
-    formats = {
-        name: score_format(rows, test)
-        for name, rows in (answers | {"copied_input": [copied_input(entry) for entry in test]}).items()
-    }
-    kinds = sorted({entry.get("kind", "") for entry in test})
+    copied = {"copied_input": [copied_input(entry) for entry in test]}
+    values = {name: score_each(texts, references) for name, texts in answers.items()}
     by_kind = {}
-    for kind in kinds if kinds != [""] else []:
-        rows = [i for i, entry in enumerate(test) if entry.get("kind", "") == kind]
+    for kind in sorted({entry["kind"] for entry in test if entry.get("kind")}):
+        rows = [i for i, entry in enumerate(test) if entry.get("kind") == kind]
         by_kind[kind] = {"n": len(rows)} | {
-            name: score_responses([texts[i] for i in rows], [references[i] for i in rows])
+            name: {metric: bootstrap_interval([column[i] for i in rows]) for metric, column in values[name].items()}
             | {"format_followed": score_format([texts[i] for i in rows], [test[i] for i in rows])}
             for name, texts in answers.items()
         }
     return {
         "n": len(test),
-        **{name: score_responses(texts, references) for name, texts in answers.items()},
+        **{name: {m: bootstrap_interval(column) for m, column in columns.items()} for name, columns in values.items()},
         "floors": score_floors(train, test),
-        "format_followed": formats,
+        "format_followed": {name: score_format(texts, test) for name, texts in (answers | copied).items()},
         "by_kind": by_kind,
     }
 
@@ -107,12 +104,13 @@ def kind_table(metrics: dict) -> str:
     return table(["kind", "rows", "ROUGE-L before", "ROUGE-L after", "exact after", "demands followed"], rows)
 
 
-def loss_table(history: Sequence[dict]) -> str:
-    """The three validation losses at the start, at the best point and at the end."""
-    evaluated = [report for report in history if report["val"]]
-    best = min(evaluated, key=lambda report: report["val"]["response"])
-    last = evaluated[-1]
-    rows = {"before": evaluated[0], f"best, step {best['step']}": best, f"last, step {last['step']}": last}
+def loss_table(history: Sequence[dict], loss_on: str) -> str:
+    """The three validation losses at the start, at the step whose model was kept, and at the end."""
+    evaluated = {report["step"]: report for report in history if report["val"]}
+    kept, last = best_step(history, loss_on), max(evaluated)
+    rows = {"before": evaluated[min(evaluated)]}
+    if kept:
+        rows |= {f"kept, step {kept}": evaluated[kept], f"last, step {last}": evaluated[last]}
     names = {"all": "all tokens", "header": "response and header", "response": "response only"}
     cells = [[label, *(f"{report['val'][name]:.3f}" for name in names)] for label, report in rows.items()]
     return table(["validation loss, nats per token", *names.values()], cells)
@@ -144,12 +142,13 @@ def run_report(
     settings: RunSettings, facts: dict, history: Sequence[dict], metrics: dict, responses: Sequence[dict]
 ) -> str:
     """The page of a run out of what its folder holds."""
+    seconds = sum(report["seconds"] for report in history)
     overview = [
         ["base model", f"{settings.model}, {facts['parameters']:,} parameters"],
         ["entries", f"{settings.data}, {settings.split} split, SHA-256 {settings.entries_sha256[:16]}..."],
         ["template", settings.template],
         ["device, precision", f"{facts['device']}; {facts['precision']}"],
-        ["training", f"{facts['seconds']:.0f} s with evaluation, {facts['tokens_per_second']:,} real tokens/s"],
+        ["training", f"{seconds:.0f} s with evaluation, {tokens_per_second(history):,.0f} real tokens/s"],
     ]
     columns = ["entries", "tokens", "cut_prompt", "cut_response", "dropped"]
     counts = [[side, *(str(found[name]) for name in columns)] for side, found in facts["counts"].items()]
@@ -159,7 +158,7 @@ def run_report(
         f"# {Path(settings.model).name}, fine-tuned on {Path(settings.data).name}",
         table(["run", ""], overview, numbers_from=2),
         "## Losses",
-        loss_table(history),
+        loss_table(history, settings.config.loss_on),
         "![Training and validation loss by step](loss.png)",
         "## Scores",
         f"On {len(responses)} entries of {Path(metrics['data']).name}, in 0 to 1, with 95% bootstrap intervals. The "
@@ -174,6 +173,7 @@ def run_report(
         f"and {duplicates['near']} nearly.",
         "## What was cut or dropped",
         table(["", "entries", "tokens", "prompts cut", "responses cut", "dropped"], counts),
+        f"Of the test prompts {metrics['n_cut']} lost the end of their input to leave room for the answer.",
         "## Examples",
         f"Every {ordinal(step)} row of `responses.json`, the first {len(examples)} of them.",
         *examples,

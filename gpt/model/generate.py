@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gpt.model.gpt2 import GPT, KVCache
 from gpt.text.entries import Entry
-from gpt.text.prompts import decode_response, encode_few_shot_prompt, has_stop_string
+from gpt.text.prompts import decode_response, encode_few_shot_prompt, format_prompt, has_stop_string
 from gpt.text.tokenizer import Tokenizer
 
 
@@ -67,6 +67,7 @@ class Response(NamedTuple):
     n_tokens: int  # new ids
     n_slides: int
     n_shots: int  # examples that the prompt had room for
+    is_cut: bool = False  # the prompt was too long for the context and lost the end of its input
 
 
 def token_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
@@ -123,6 +124,8 @@ def generate_steps(
     or fills the context.
     """
     context = model.config.context_length
+    if not prompts:
+        return
     check_limits(prompts, context, max_new_tokens, past_context)
 
     def add(row: Row, next_id: int) -> Step:
@@ -236,11 +239,13 @@ def respond(
     past_context: str = "stop",
     shots: Sequence[Entry] = (),
 ) -> Iterator[Response]:
-    """Answer each entry's instruction, in their order; the prompt ids are those of training.
+    """Answer each entry's instruction, in their order; the prompt ids are those of training, as long as they fit.
 
     `shots` are examples that stand before each prompt, as many as fit (for models that were not fine-tuned). A prompt
-    that would leave less than a quarter of the context to answer loses first its shots, then the end of its input.
+    that would leave less than a quarter of the context to answer loses first its shots, then the end of its input; then
+    `is_cut` says so.
     """
+    tokenizer.check_fits(model.config.vocab_size)
     room = prompt_room(model, max_new_tokens)
     for start in range(0, len(entries), batch_size):
         batch = entries[start : start + batch_size]
@@ -250,8 +255,10 @@ def respond(
             eot_id=tokenizer.eot_id, is_stopped=lambda ids: has_stop_string(ids, tokenizer, template),
             first_row=start, past_context=past_context,
         )  # fmt: skip
-        for (ids, stopped_by, n_slides), (_, n_shots) in zip(generated, prompts, strict=True):
-            yield Response(decode_response(ids, tokenizer, template), stopped_by, len(ids), n_slides, n_shots)
+        cut = [len(tokenizer.encode(format_prompt(entry, template))) > room for entry in batch]
+        for (ids, stopped_by, n_slides), (_, n_shots), is_cut in zip(generated, prompts, cut, strict=True):
+            text = decode_response(ids, tokenizer, template)
+            yield Response(text, stopped_by, len(ids), n_slides, n_shots, is_cut)
 
 
 def stream_response(
@@ -267,7 +274,9 @@ def stream_response(
 ) -> Iterator[Response]:
     """The response to one entry as it grows, an item for each token: its text begins with the text before it, and the
     last item is what `respond` gives."""
-    prompt, n_shots = encode_few_shot_prompt(entry, shots, tokenizer, template, prompt_room(model, max_new_tokens))
+    room = prompt_room(model, max_new_tokens)
+    prompt, n_shots = encode_few_shot_prompt(entry, shots, tokenizer, template, room)
+    is_cut = len(tokenizer.encode(format_prompt(entry, template))) > room
     ids, n_slides = [], 0
     for [step] in generate_steps(
         model, [prompt], max_new_tokens=max_new_tokens, sampling=sampling, eot_id=tokenizer.eot_id,
@@ -276,4 +285,4 @@ def stream_response(
         ids += [] if step.id is None else [step.id]
         n_slides += step.slid
         text = decode_response(ids, tokenizer, template, is_whole=step.stopped_by is not None)
-        yield Response(text, step.stopped_by, len(ids), n_slides, n_shots)
+        yield Response(text, step.stopped_by, len(ids), n_slides, n_shots, is_cut)

@@ -34,7 +34,8 @@ class GPTConfig:
 
 
 class KVCache:
-    """Keys and values of the tokens seen so far, so that each is computed once.
+    """Keys and values of the tokens seen so far, so that each is computed once. Skip it at the first reading: without
+    a cache the model is complete, and `generate.py` shows what it is for.
 
     A token's slot is its position. Rows of different lengths therefore start at slot 0 together, their padding stands
     to the right as in training, and a later token overwrites it: no left pads, no shifted positions.
@@ -46,7 +47,7 @@ class KVCache:
         self.keys = like.new_zeros(shape)
         self.values = like.new_zeros(shape)
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=like.device)  # (B,) tokens seen, row by row
-        self.longest = 0  # max(lengths), kept here because asking the GPU for it would wait
+        self.longest = 0  # max(lengths), kept here because asking the GPU for it in every step would wait
 
     def positions(self, n_new: int) -> Tensor:
         """Where the next n_new tokens of each row stand: (B, T)."""
@@ -76,7 +77,7 @@ class KVCache:
             self.longest += n_new
         else:
             self.lengths += torch.tensor(n_new, device=self.lengths.device)
-            self.longest = int(self.lengths.max())
+            self.longest = int(self.lengths.max())  # this once, after the prompts have been read
 
     def keep(self, rows: list[int]) -> None:
         """Drop all rows but these."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gpt.text.entries import Entry
-from gpt.text.prompts import encode_prompt, get_template, n_template_tokens
+from gpt.text.prompts import encode_prompt, get_template, n_least_prompt_tokens
 from gpt.text.tokenizer import Tokenizer, load_tokenizer
 
 IGNORE_INDEX = -100  # the target that F.cross_entropy leaves out
@@ -48,14 +48,17 @@ def encode_entry(entry: Entry, tokenizer: Tokenizer, template: str = "alpaca", m
     """Prompt, response and end of text as one row of at most max_length ids.
 
     Prompt and response are encoded apart and the ids joined: BPE would merge across the seam, and generation, which
-    has only the prompt, would then start from other ids. A row that is too long loses the end of its input first (the
-    prompt keeps a quarter of the room), then the end of its response; the end of text always stands.
+    has only the prompt, would then start from other ids. A row that is too long loses the end of its input first, then
+    the end of its response, and of its instruction only what is beyond three quarters of the room; the end of text
+    always stands.
     """
     response = tokenizer.encode(entry["output"])
-    least = max(max_length // 4, n_template_tokens(entry, tokenizer, template))
-    room = min(max(max_length - len(response) - 1, least), max_length - 2)
-    prompt = encode_prompt(entry, tokenizer, template, room)
-    response = response[: max_length - len(prompt) - 1]
+    least = n_least_prompt_tokens(entry, tokenizer, template, max_length)
+    prompt = encode_prompt(entry, tokenizer, template, max(max_length - len(response) - 1, least))
+    if len(prompt) + len(response) >= max_length:
+        response = response[: max_length - len(prompt) - 1]
+        while tokenizer.decode(response).endswith("\ufffd"):  # half a character would be learned as an ending
+            response.pop()
     n_header = len(tokenizer.encode(get_template(template).header))
     kinds = (
         [Kind.PROMPT] * (len(prompt) - n_header)
@@ -84,7 +87,7 @@ class InstructionDataset(Dataset):
             if not entry["output"].strip():
                 self.dropped.append((position, "empty output"))
                 continue
-            whole = example = encode_entry(entry, tokenizer, template, max_length=sys.maxsize)
+            whole = example = encode_entry(entry, tokenizer, template, max_length=sys.maxsize)  # to know what is cut
             if len(whole.ids) > max_length:
                 example = encode_entry(entry, tokenizer, template, max_length)
             self.n_cut_prompt += example.kinds.count(Kind.PROMPT) < whole.kinds.count(Kind.PROMPT)
@@ -145,15 +148,18 @@ def batches_by_length(
 
 
 def show_mask(example: Example, loss_on: str = "response", tokenizer: Tokenizer | None = None) -> None:
-    """Print a row token by token: green counts as a target, grey does not; `·` ends a token, `⏎` is a line break."""
+    """Print a row token by token: green counts as a target, grey does not; `·` ends a token, `⏎` is a line break.
+
+    The first token of a row is grey always: nothing stands before it that could predict it.
+    """
     tokenizer = tokenizer or load_tokenizer()
     shown, pending = [], []
-    for i, kind in zip(example.ids, example.kinds, strict=True):
+    for position, (i, kind) in enumerate(zip(example.ids, example.kinds, strict=True)):
         pending.append(i)
         token = tokenizer.decode(pending)
         if token.endswith("\ufffd") and kind != Kind.END:
             continue  # a character of several ids: show it whole
-        colour = "\033[1;32m" if kind >= FIRST_KIND[loss_on] else "\033[90m"
+        colour = "\033[1;32m" if kind >= FIRST_KIND[loss_on] and position else "\033[90m"
         shown.append(colour + token.replace("\n", "⏎\n") + "\033[0m" + ("" if "\n" in token else "·"))
         pending = []
     print("".join(shown))

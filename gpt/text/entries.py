@@ -10,11 +10,13 @@ import gzip
 import hashlib
 import json
 import random
-import re
 import zlib
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NotRequired, TypedDict
+
+import regex
 
 from gpt.text.formats import find_format, record_to_entries, shown
 
@@ -22,9 +24,13 @@ SHINGLE = 3  # words
 NEAR = 0.7  # Jaccard similarity of two prompts' shingles from which they are near-duplicates
 NEAR_INPUT = 0.5  # and of their inputs': the same question about another text is another question
 
-# A word is a run of letters and digits; in scripts written without spaces each character is one.
+# A word is a run of letters, their marks (vowel signs are no ornament) and digits; in scripts written without spaces
+# each character is one.
 UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
+SPACELESS = UNSPACED + r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+WORD = regex.compile(rf"[{SPACELESS}]\p{{M}}*|(?:(?![{SPACELESS}])[\p{{L}}\p{{M}}\p{{N}}_])+")
+
+SURROGATE = regex.compile("[\ud800-\udfff]")
 
 
 class Entry(TypedDict):
@@ -67,6 +73,8 @@ def read_entries(path: str | Path) -> tuple[list[Entry], dict[str, int]]:
             raise EntryError(f"{where}: expected an object, found {shown(record)}")
         try:
             converted, counted = record_to_entries(record)
+            for entry in converted:
+                check_entry(entry)
         except ValueError as error:
             raise EntryError(f"{where}: {error}") from None
         entries += converted
@@ -75,6 +83,18 @@ def read_entries(path: str | Path) -> tuple[list[Entry], dict[str, int]]:
         found = f"only {dict(counts)}" if counts else "it needs a JSON list or one JSON object a line"
         raise EntryError(f"{path}: no entries: {found}")
     return entries, dict(counts)
+
+
+def check_entry(entry: Entry) -> None:
+    """ValueError for what would fail only later, when answers are scored or written."""
+    if entry.get("kind", "") is None:
+        del entry["kind"]  # the field is there for all rows of the file and empty for this one
+    if not isinstance(entry.get("kind", ""), str):
+        raise ValueError(f'"kind" must be text, found {shown(entry["kind"])}: name the sort of task or leave it out')
+    for field in ("instruction", "input", "output"):
+        if half := SURROGATE.search(entry[field]):
+            code, position = f"\\u{ord(half[0]):04x}", half.start()
+            raise ValueError(f'"{field}" has half a character, {code} at position {position}: a text cut in an emoji')
 
 
 def _read_text(path: Path) -> str:
@@ -159,26 +179,35 @@ def jaccard(a: frozenset, b: frozenset) -> float:
     return len(a & b) / len(a | b)
 
 
-def near_duplicates(entries: list[Entry], near: float = NEAR) -> list[tuple[int, int]]:
-    """Pairs (i, j), i < j, whose prompts are nearly or exactly the same: about linear in the number of entries.
+def near_duplicates(entries: list[Entry], near: float = NEAR) -> Iterator[tuple[int, int]]:
+    """Pairs (i, j), i < j, whose prompts are nearly or exactly the same: about linear where few are.
 
     Two sets with Jaccard similarity t share one of the rarest |set| * (1 - t) + 1 shingles of each (prefix filtering,
-    Chaudhuri et al. 2006), so only those go into the inverted index, and the pairs that meet there are compared.
+    Chaudhuri et al. 2006), so only those go into an inverted index, and the pairs that meet there are compared. There
+    is one index for prompts and one for inputs, as both have to be near, and the one with fewer candidates is asked:
+    a thousand inputs under one instruction meet in the first, a thousand instructions without input in the second.
     """
-    sets = [shingles(entry["instruction"] + "\n" + entry["input"]) for entry in entries]
+    prompts = [shingles(entry["instruction"] + "\n" + entry["input"]) for entry in entries]
     inputs = [shingles(entry["input"]) for entry in entries]
-    frequency = Counter(shingle for s in sets for shingle in s)
-    index: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    pairs = []
-    for j, s in enumerate(sets):
-        rarest = sorted(s, key=lambda shingle: (frequency[shingle], shingle))[: int(len(s) * (1 - near) + 1e-9) + 1]
-        candidates = {i for shingle in rarest for i in index[shingle]}
+    indexed = [(_rarest(sets, t), defaultdict(list)) for sets, t in ((prompts, near), (inputs, NEAR_INPUT))]
+    for j in range(len(entries)):
+        met = [[index[shingle] for shingle in rarest[j]] for rarest, index in indexed]
+        candidates = set().union(*min(met, key=lambda lists: sum(map(len, lists))))
         for i in sorted(candidates):
-            if jaccard(sets[i], s) >= near and jaccard(inputs[i], inputs[j]) >= NEAR_INPUT:
-                pairs.append((i, j))
-        for shingle in rarest:
-            index[shingle].append(j)
-    return pairs
+            if jaccard(prompts[i], prompts[j]) >= near and jaccard(inputs[i], inputs[j]) >= NEAR_INPUT:
+                yield i, j
+        for lists in met:
+            for members in lists:
+                members.append(j)
+
+
+def _rarest(sets: list[frozenset], t: float) -> list[list]:
+    """Of each set the shingles of which two sets with Jaccard similarity t have to share one."""
+    frequency = Counter(shingle for s in sets for shingle in s)
+    n_rarest = [int(len(s) * (1 - t) + 1e-9) + 1 for s in sets]
+    return [
+        sorted(s, key=lambda shingle: (frequency[shingle], shingle))[:n] for s, n in zip(sets, n_rarest, strict=True)
+    ]
 
 
 def duplicate_groups(entries: list[Entry]) -> list[list[int]]:

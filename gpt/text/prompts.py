@@ -141,6 +141,17 @@ def n_template_tokens(entry: Entry, tokenizer: Tokenizer, template: str = "alpac
     return len(tokenizer.encode(format_prompt(shortest, template)))
 
 
+def n_least_prompt_tokens(entry: Entry, tokenizer: Tokenizer, template: str, max_length: int) -> int:
+    """What a prompt keeps however long its response is: the instruction, up to three quarters of max_length.
+
+    Raises ValueError where the template leaves no room for a token of the response and the end of text.
+    """
+    if (least := n_template_tokens(entry, tokenizer, template)) > max_length - 2:
+        raise ValueError(f"{max_length} tokens a row are too few: template {template!r} alone takes {least}, use more")
+    asked = entry | {"input": "x" if entry["input"].strip() else ""}
+    return max(least, min(len(tokenizer.encode(format_prompt(asked, template))), max_length * 3 // 4))
+
+
 def encode_prompt(entry: Entry, tokenizer: Tokenizer, template: str = "alpaca", max_length: int = 1024) -> list[int]:
     """The prompt's ids, at most max_length of them: what is too long loses the end of its input, then of its
     instruction; the headers stay. Raises ValueError if they alone do not fit."""

@@ -55,6 +55,11 @@ class Tokenizer:
         """Bytes that are not UTF-8, such as half a character at the end, become U+FFFD."""
         return self.bpe.decode(ids)
 
+    def check_fits(self, vocab_size: int) -> None:
+        """Raises ValueError for a model of another vocabulary: a padded one could sample ids that mean nothing."""
+        if vocab_size != self.vocab_size:
+            raise ValueError(f"the model has {vocab_size} tokens and GPT-2 {self.vocab_size}: cut or pad its embedding")
+
     def vocab(self) -> dict[str, int]:
         """token -> id, written as in OpenAI's encoder.json and Hugging Face's vocab.json."""
         shown = byte_alphabet()

@@ -47,7 +47,8 @@ def evaluate_loss(model: GPT, examples: Sequence[Example], batch_size: int = 16)
         inputs, targets = collate(batch, loss_on="all")
         counts = targets != IGNORE_INDEX
         hidden = model.hidden(inputs.to(model.device))[counts.to(model.device)]  # (N, C)
-        losses = token_losses(hidden, targets[counts].to(model.device), model.output_weight).double().cpu()
+        losses = token_losses(hidden, targets[counts].to(model.device), model.output_weight)
+        losses = losses.cpu().double()  # in this order: Apple's GPUs have no float64
         for loss_on in FIRST_KIND:
             chosen = collate(batch, loss_on)[1][counts] != IGNORE_INDEX  # (N,)
             sums[loss_on] += losses[chosen].sum().item()

@@ -3,9 +3,9 @@
 RUN/                     a Hugging Face model folder (weights/checkpoint.py), the best model so far, and beside it
   training.json          every setting, the SHA-256 of the entries, versions, counts, times
   history.json           a report of each step
-  last/state.pt          newest weights, optimizer and step: all that going on bit for bit needs, because the order
-                         of the entries and dropout follow from seed and step
-  metrics.json loss.png responses.json report.md      written by `scripts.evaluate`
+  last/state.pt          newest weights, optimizer, loss scaler and step: all that going on bit for bit needs, because
+                         the order of the entries and dropout follow from seed and step
+  metrics.json responses.json loss.png scores.png report.md      written by `scripts.evaluate`
 """
 
 import dataclasses
@@ -16,13 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.amp import GradScaler
+from torch.optim import Optimizer
 
 from gpt.model.gpt2 import GPT
 from gpt.text.dataset import InstructionDataset
 from gpt.text.entries import Entry, entries_sha256, load_entries, split_entries
 from gpt.text.prompts import get_template
 from gpt.text.tokenizer import load_tokenizer
-from gpt.training.train import TrainConfig, make_optimizer, train
+from gpt.training.recipe import RECIPES, measure, published_batches
+from gpt.training.train import TrainConfig, make_optimizer, make_scaler, train
 from gpt.weights.checkpoint import read_json, save_model, write_atomically, write_json
 
 SAVE_EVERY = 300  # seconds between saves of the newest state; it is saved after each evaluation too
@@ -38,9 +41,13 @@ class RunSettings:
     template: str
     split: str  # grouped or ordered
     config: TrainConfig
+    untie: bool = False  # an output layer of its own
+    recipe: str = ""  # the published run to compare with: its order of the entries, its way of measuring
 
     def __post_init__(self) -> None:
         get_template(self.template)
+        if self.recipe not in ("", *RECIPES):
+            raise ValueError(f"recipe {self.recipe!r} is not known: use {', '.join(RECIPES)}")
 
 
 def save_settings(folder: Path, settings: RunSettings, facts: dict[str, object]) -> None:
@@ -57,8 +64,8 @@ def load_settings(folder: Path) -> tuple[RunSettings, dict[str, object]]:
     found = read_json(folder / "training.json")
     try:
         config = TrainConfig(**found["config"])
-        names = [field.name for field in dataclasses.fields(RunSettings) if field.name != "config"]
-        return RunSettings(**{name: found[name] for name in names}, config=config), found["facts"]
+        names = {field.name for field in dataclasses.fields(RunSettings)} - {"config"}
+        return RunSettings(**{name: found[name] for name in names & set(found)}, config=config), found["facts"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder / 'training.json'} was not written by this version: {error}") from None
 
@@ -70,6 +77,9 @@ def load_split(settings: RunSettings) -> dict[str, list[Entry]]:
         raise ValueError(f"{settings.data} has changed since the run began: its entries have another SHA-256")
     train, val, test = split_entries(entries, how=settings.split, seed=settings.config.seed)
     for name, side in {"training": train, "validation": val, "test": test}.items():
+        if not side and settings.split == "grouped" and len(entries) >= 20:
+            raise ValueError(f"{settings.data}: nearly all prompts are near-duplicates of each other, which leaves "
+                             f"none for {name}: use --split ordered")  # fmt: skip
         if not side:
             raise ValueError(
                 f"{settings.data} has {len(entries)} entries, which leaves none for {name}: use 20 or more"
@@ -95,33 +105,52 @@ def make_datasets(
 # ---- the state between two steps ----
 
 
-def save_state(folder: Path, model: GPT, optimizer: torch.optim.Optimizer, history: list[dict]) -> None:
+def save_state(folder: Path, model: GPT, optimizer: Optimizer, scaler: GradScaler, history: list[dict]) -> None:
     """Write last/state.pt and history.json; the step is that of the newest report."""
     (folder / "last").mkdir(parents=True, exist_ok=True)
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "history": history,
+    }
     write_atomically(folder / "last" / "state.pt", lambda part: torch.save(state, part))
     write_json(folder / "history.json", history)
 
 
-def load_state(folder: Path, model: GPT, optimizer: torch.optim.Optimizer) -> list[dict]:
-    """Put the newest state into model and optimizer and return the history. Raises ValueError if it is damaged."""
+def load_state(folder: Path, model: GPT, optimizer: Optimizer, scaler: GradScaler) -> list[dict]:
+    """Put the newest state into model, optimizer and scaler and return the history. Raises ValueError if it is
+    damaged."""
     path = folder / "last" / "state.pt"
     if not path.exists():
         raise FileNotFoundError(f"{folder} has no last/state.pt: nothing was saved to go on from")
     try:
-        state = torch.load(path, map_location=model.device, weights_only=True)  # tensors and plain values, no code
+        state = torch.load(path, map_location="cpu", weights_only=True)  # tensors and plain values, no code
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
         return state["history"]
-    except (RuntimeError, KeyError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # what torch.load raises depends on where the damage is
+        raise ValueError(f"{path} cannot be read: {(str(error) or repr(error)).splitlines()[0]}") from None
 
 
-def is_best(history: list[dict], loss_on: str) -> bool:
-    """Whether the newest report has the lowest validation loss so far (the first, before training, left out)."""
-    losses = [report["val"][loss_on] for report in history if report["val"] and report["step"] > 0]
-    newest = history[-1]
-    return bool(newest["val"]) and newest["step"] > 0 and newest["val"][loss_on] <= min(losses)
+def best_step(history: list[dict], loss_on: str) -> int:
+    """The step with the lowest validation loss, the latest of equal ones; 0 if none was evaluated after training began
+    (step 0, before training, is no candidate)."""
+    evaluated = [report for report in history if report["val"] and report["step"] > 0]
+    return min(evaluated, key=lambda report: (report["val"][loss_on], -report["step"]), default={"step": 0})["step"]
+
+
+def why_ended(history: list[dict], config: TrainConfig) -> str:
+    """A sentence if the run is over before its last step because validation no longer improves; else nothing."""
+    best = best_step(history, config.loss_on)
+    n_worse = sum(1 for report in history if report["val"] and report["step"] > best > 0)
+    if not config.patience or n_worse < config.patience or history[-1]["step"] == history[-1]["n_steps"]:
+        return ""
+    last, found = history[-1], f"{n_worse} validation{'s' * (n_worse > 1)}"
+    return f"ended at step {last['step']} of {last['n_steps']}: {found} without a better loss than that of step {best}"
 
 
 # ---- training, recorded ----
@@ -137,21 +166,32 @@ def train_run(
     """Train into the run folder, from its newest state on if it has one, and yield each report as it is recorded.
 
     The best model by validation loss lies in the folder itself, the newest state in last/. Asked to stop, it saves
-    after the step at hand and ends.
+    after the step at hand and ends; so it does when the configuration's patience is at its end.
     """
-    config, optimizer = settings.config, make_optimizer(model, settings.config)
-    history = load_state(folder, model, optimizer) if (folder / "last" / "state.pt").exists() else []
+    config, train_set, val_set = settings.config, sides["train"], sides["val"]
+    optimizer, scaler, history = make_optimizer(model, config), make_scaler(model.device, config.precision), []
+    if (folder / "last" / "state.pt").exists():
+        history = load_state(folder, model, optimizer, scaler)
+        write_json(folder / "history.json", history)  # killed between two files, a run leaves an older one
+    if why_ended(history, config):
+        return
+    first_step, n_known = (history[-1]["step"] if history else 0), len(history)
+    batches_of = (lambda epoch: published_batches(len(train_set), config, epoch)) if settings.recipe else None
     saved = began = time.monotonic()
-    for step_report in train(
-        model, optimizer, sides["train"], sides["val"], config, len(history) and history[-1]["step"]
-    ):
+    reports = train(model, optimizer, train_set, val_set, config, first_step, scaler=scaler, batches_of=batches_of)
+    for step_report in reports:
+        if step_report.step == 0 and n_known:  # the newest state is that before the first step: this is known already
+            began = time.monotonic()
+            continue
         now = time.monotonic()
         history.append(dataclasses.asdict(step_report) | {"seconds": round(now - began, 4)})
-        if is_best(history, config.loss_on):
+        if settings.recipe and (found := measure(model, train_set, val_set, config, step_report.step)):
+            history[-1]["published_way"] = found
+        if step_report.val and best_step(history, config.loss_on) == step_report.step > 0:
             save_model(model, folder, settings.template)
-        stopped = is_stopped()
+        stopped = is_stopped() or bool(step_report.val and why_ended(history, config))
         if stopped or step_report.val or now - saved > SAVE_EVERY:
-            save_state(folder, model, optimizer, history)
+            save_state(folder, model, optimizer, scaler, history)
             saved = time.monotonic()
         yield history[-1]
         if stopped:
@@ -160,6 +200,7 @@ def train_run(
 
 
 def tokens_per_second(history: list[dict]) -> float:
-    """Real tokens read, without padding, over the time of the steps without evaluation."""
-    steps = [report for report in history if report["loss"] is not None and not report["val"]]
+    """Real tokens read, without padding, over the time of the steps without evaluation (of all, if each has one)."""
+    steps = [report for report in history if report["loss"] is not None]
+    steps = [report for report in steps if not report["val"]] or steps
     return sum(report["n_tokens"] for report in steps) / max(1e-9, sum(report["seconds"] for report in steps))

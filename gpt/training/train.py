@@ -1,13 +1,14 @@
 """The training loop, by hand: AdamW, warmup and cosine, clipping, accumulation by counted tokens, exact resume.
 
 `train` is a generator: it yields a StepReport after every step, and whoever drives it draws bars, saves and stops.
-What a step does depends on the weights, the optimizer's state, the configuration and the step's number alone: the order
-of the entries follows from seed and epoch, dropout from seed and step. So a run that is stopped goes on bit for bit.
+What a step does depends on the weights, the states of optimizer and loss scaler, the configuration and the step's
+number alone: the order of the entries follows from seed and epoch, dropout from seed and step. So a run that is stopped
+goes on bit for bit.
 """
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -33,25 +34,29 @@ class TrainConfig:
     schedule: str = "cosine"  # after the warmup: cosine, linear or constant
     warmup: float = 0.05  # fraction of the steps
     weight_decay: float = 0.1  # on matrices, not on biases and layer norms
-    clip: float = 1.0  # gradient norm
+    decay_all: bool = False  # weight decay on biases and layer norms too
+    clip: float = 1.0  # gradient norm; 0 leaves it as it is
     dropout: float = 0.1  # probability
     loss_on: str = "response"  # tokens that count: response, header (and response) or all
-    precision: str = "float32"  # float32, or bf16 for matrix products (weights stay float32)
+    precision: str = "float32"  # of matrix products: float32, bf16 or, on CUDA, fp16
     max_length: int = 1024  # tokens a row, at most; the model's context if that is shorter
     drop_last: bool = False  # leave out an epoch's last batch if it is not full
     eval_every: int = 0  # steps between validation losses; 0 means twice an epoch
+    patience: int = 0  # validations without a new best after which the run ends; 0 means never
     seed: int = 123  # of the split, the order of the entries and dropout
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "micro_batch", "lr", "clip", "max_length"):
+        for name in ("epochs", "batch_size", "micro_batch", "lr", "max_length"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be more than 0")
         for name in ("warmup", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 0 and less than 1")
-        for name in ("weight_decay", "eval_every"):
+        for name in ("weight_decay", "clip", "eval_every", "patience"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must not be negative")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}: it must be at least 0 and less than 2**32")
         choices = {"schedule": SCHEDULES, "loss_on": FIRST_KIND, "precision": PRECISIONS}
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -59,7 +64,7 @@ class TrainConfig:
 
 
 SCHEDULES = ("cosine", "linear", "constant")
-PRECISIONS = ("float32", "bf16")
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class StepReport:
     lr: float
     n_tokens: int  # real tokens read, without padding
     val: dict[str, float] | None = None  # the three losses over the whole validation set, when evaluated
+    skipped: bool = False  # gradients overflowed fp16: the weights stayed as they were
 
 
 def lr_at(step: int, n_steps: int, config: TrainConfig) -> float:
@@ -88,18 +94,29 @@ def lr_at(step: int, n_steps: int, config: TrainConfig) -> float:
 
 
 def make_optimizer(model: GPT, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with decay on matrices only: decay would pull the gains of layer norms from 1 towards 0."""
+    """AdamW with decay on matrices only, if not asked otherwise: it would pull the gains of layer norms towards 0."""
     parameters = [p for p in model.parameters() if p.requires_grad]
+    vector_decay = config.weight_decay if config.decay_all else 0.0
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": vector_decay},
     ]
     return torch.optim.AdamW(groups, lr=config.lr, fused=True)
 
 
+def make_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
+    """Scales losses for fp16, whose smallest number is 6e-8 and would lose small gradients; else it does nothing.
+
+    Raises ValueError for fp16 without CUDA.
+    """
+    if precision == "fp16" and device.type != "cuda":
+        raise ValueError(f"precision fp16 is for CUDA, this is {device.type}: use float32, or bf16 to save memory")
+    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """Matrix products in bf16 where asked for; softmax, layer norm and loss stay in float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    """Matrix products in bf16 or fp16 where asked for; softmax, layer norm and loss stay in float32."""
+    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "float32")
 
 
 def epoch_batches(dataset: InstructionDataset, config: TrainConfig, epoch: int) -> list[list[int]]:
@@ -116,32 +133,46 @@ def train(
     val_set: InstructionDataset,
     config: TrainConfig,
     first_step: int = 0,
+    *,
+    scaler: torch.amp.GradScaler | None = None,
+    batches_of: Callable[[int], list[list[int]]] | None = None,
 ) -> Iterator[StepReport]:
     """Train to the end, from step `first_step` on; yields after every step and once before the first.
 
-    Raises TrainingError, before the weights are touched, for a loss that is not finite.
+    `batches_of` gives the positions of an epoch's entries step by step, in place of `epoch_batches`.
+    Raises TrainingError for a loss or gradient that is not finite, before the weights are touched.
     """
-    steps_per_epoch = len(epoch_batches(train_set, config, 0))
+    scaler = scaler or make_scaler(model.device, config.precision)
+    batches_of = batches_of or (lambda epoch: epoch_batches(train_set, config, epoch))
+    steps_per_epoch = len(batches_of(0))
     if not steps_per_epoch:
         raise ValueError(f"{len(train_set)} entries do not fill one batch of {config.batch_size}: use a smaller one")
     n_steps = config.epochs * steps_per_epoch
     eval_every = config.eval_every or max(1, steps_per_epoch // 2)
     if first_step == 0:
-        yield StepReport(0, n_steps, 0.0, None, 0.0, 0, evaluate_loss(model, val_set.examples))
+        yield StepReport(0, n_steps, 0.0, None, 0.0, 0, validate(model, val_set, 0))
     for step in range(first_step, n_steps):
         epoch, position = divmod(step, steps_per_epoch)
         if position == 0 or step == first_step:
-            batches = epoch_batches(train_set, config, epoch)
+            batches = batches_of(epoch)
         lr = lr_at(step, n_steps, config)
         for group in optimizer.param_groups:
             group["lr"] = lr
         torch.manual_seed(config.seed * 1_000_003 + step)  # dropout
-        loss = train_step(model, optimizer, train_set, batches[position], config, step)
+        loss, is_updated = train_step(model, optimizer, train_set, batches[position], config, step, scaler)
         done = step + 1
         is_due = done % eval_every == 0 or done == n_steps
-        val = evaluate_loss(model, val_set.examples) if is_due else None
+        val = validate(model, val_set, done) if is_due else None
         n_tokens = sum(len(train_set[i].ids) for i in batches[position])
-        yield StepReport(done, n_steps, done / steps_per_epoch, loss, lr, n_tokens, val)
+        yield StepReport(done, n_steps, done / steps_per_epoch, loss, lr, n_tokens, val, skipped=not is_updated)
+
+
+def validate(model: GPT, val_set: InstructionDataset, step: int) -> dict[str, float]:
+    """The three losses; TrainingError if one is not finite, for then no model could be called the best."""
+    losses = evaluate_loss(model, val_set.examples)
+    if not all(map(math.isfinite, losses.values())):
+        raise TrainingError(f"the validation losses after step {step} are {losses}: the model is broken")
+    return losses
 
 
 def train_step(
@@ -151,8 +182,9 @@ def train_step(
     rows: list[int],
     config: TrainConfig,
     step: int,
-) -> float:
-    """One update from the entries at `rows`; returns nats per token that counted.
+    scaler: torch.amp.GradScaler,
+) -> tuple[float, bool]:
+    """One update from the entries at `rows`: nats per token that counted, and whether there was an update.
 
     Every micro-batch's sum is divided by the whole step's number of tokens, so that each token weighs the same however
     the step is cut: a mean of means would give a token of a short answer many times the weight of one of a long answer.
@@ -162,17 +194,35 @@ def train_step(
     batches = [collate([dataset[i] for i in micro], config.loss_on) for micro in micro_batches]
     n_counted = sum(int((targets >= 0).sum()) for _, targets in batches)
     total = 0.0
-    for inputs, targets in batches:
-        with autocast(model.device, config.precision):
-            hidden = model.hidden(inputs.to(model.device))
-            loss_sum, _ = supervised_loss(hidden, targets.to(model.device), model.output_weight)
-        total += loss_sum.item()
-        if not math.isfinite(total):
-            optimizer.zero_grad(set_to_none=True)
-            shown = [f"{dataset.entries[i]['instruction'][:40]!r}" for i in rows]
-            raise TrainingError(f"the loss of step {step + 1} is {total}, in the batch of entries {', '.join(shown)}")
-        (loss_sum / n_counted).backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return total / n_counted
+    try:
+        for inputs, targets in batches:
+            with autocast(model.device, config.precision):
+                hidden = model.hidden(inputs.to(model.device))
+                loss_sum, _ = supervised_loss(hidden, targets.to(model.device), model.output_weight)
+            total += loss_sum.item()
+            check_finite(total, "loss")
+            scaler.scale(loss_sum / n_counted).backward()
+        return total / n_counted, update(model, optimizer, config, scaler)
+    except FloatingPointError as error:
+        name, value = error.args
+        shown = ", ".join(f"{dataset.entries[i]['instruction'][:40]!r}" for i in rows)
+        raise TrainingError(f"the {name} of step {step + 1} is {value}, in the batch of entries {shown}") from None
+    finally:
+        optimizer.zero_grad(set_to_none=True)
+
+
+def update(model: GPT, optimizer: torch.optim.Optimizer, config: TrainConfig, scaler: torch.amp.GradScaler) -> bool:
+    """Clip the gradients and apply them. False if they overflowed fp16: the scaler leaves the step out and scales the
+    next losses by half as much, so some such steps belong to every run."""
+    scaler.unscale_(optimizer)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip or math.inf).item()
+    if not scaler.is_enabled() or scaler.get_scale() < 1:  # a loss scaled down that still overflows will always do so
+        check_finite(norm, "gradient norm")
+    scaler.step(optimizer)
+    scaler.update()
+    return math.isfinite(norm)
+
+
+def check_finite(value: float, name: str) -> None:
+    if not math.isfinite(value):
+        raise FloatingPointError(name, value)

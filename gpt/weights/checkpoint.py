@@ -11,6 +11,7 @@ either way round and is wrong one way round: no shape check would find it.
 A run folder is a Hugging Face folder, so what was trained here is read by transformers, vLLM and llama.cpp as it is.
 """
 
+import dataclasses
 import json
 import os
 import re
@@ -85,6 +86,8 @@ def find_folder(name_or_path: str | Path) -> Path:
         if folder is None:
             raise FileNotFoundError(missing_message(name))
         return folder
+    if (path / "training.json").exists():
+        raise FileNotFoundError(f"{path} is a run without a model yet: go on with scripts.finetune --resume {path}")
     if path.is_dir():
         raise FileNotFoundError(f"{path} has neither config.json nor hparams.json: it is no folder of a GPT-2")
     raise FileNotFoundError(f"{str(name_or_path)!r} is neither a folder nor one of {', '.join(SIZES)}")
@@ -113,6 +116,15 @@ def _build(config: GPTConfig, named: Iterable[tuple[str, Tensor]], folder: Path)
         )
     model.load_state_dict(state, assign=True)
     return model.requires_grad_(True)
+
+
+def untie(model: GPT) -> GPT:
+    """The same model with an output layer of its own, which starts as a copy of the embedding; the rest is shared."""
+    with torch.device("meta"):
+        untied = GPT(dataclasses.replace(model.config, tied=False))
+    state = model.state_dict()
+    untied.load_state_dict(state | {"lm_head.weight": state["wte.weight"].clone()}, assign=True)
+    return untied.requires_grad_(True).train(model.training)
 
 
 def _to_ours(name: str, tensor: Tensor) -> Tensor:
@@ -225,11 +237,21 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     part = path.with_name(path.name + ".part")
     try:
         write(part)
-        with part.open("rb") as file:
+        with part.open("rb+") as file:  # Windows flushes only what is open for writing
             os.fsync(file.fileno())
+        part.chmod(0o666 & ~current_umask())  # safetensors makes its files private to their owner
         os.replace(part, path)
+    except (SafetensorError, RuntimeError) as error:  # what safetensors and torch make of a full disk
+        raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def current_umask() -> int:
+    """The permissions that new files do not get; it can only be read by setting it."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def write_json(path: Path, value: object) -> None:
@@ -241,8 +263,8 @@ def save_model(model: GPT, folder: Path, template: str = "alpaca", dtype: torch.
     """Write a Hugging Face model folder: configuration, weights, tokenizer, and the template as its chat template."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", huggingface_config(model.config, dtype))
-    eot = {"bos_token_id": model.config.vocab_size - 1, "eos_token_id": model.config.vocab_size - 1}
-    write_json(folder / "generation_config.json", eot | {"pad_token_id": model.config.vocab_size - 1})
+    eot = eot_id(model.config)
+    write_json(folder / "generation_config.json", dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), eot))
     write_json(folder / "vocab.json", load_tokenizer().vocab())
     write_atomically(folder / "merges.txt", lambda part: shutil.copyfile(MERGES_PATH, part))
     special = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), END_OF_TEXT)
@@ -268,6 +290,11 @@ def save_weights(model: GPT, path: Path, dtype: torch.dtype) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
+def eot_id(config: GPTConfig) -> int:
+    """The end of text: 50256 also where somebody has padded the vocabulary to a round number."""
+    return min(load_tokenizer().eot_id, config.vocab_size - 1)
+
+
 def huggingface_config(config: GPTConfig, dtype: torch.dtype) -> dict[str, object]:
     return FIXED | {
         "architectures": ["GPT2LMHeadModel"],
@@ -281,7 +308,7 @@ def huggingface_config(config: GPTConfig, dtype: torch.dtype) -> dict[str, objec
         "embd_pdrop": config.dropout,
         "attn_pdrop": config.dropout,
         "tie_word_embeddings": config.tied,
-        "bos_token_id": config.vocab_size - 1,
-        "eos_token_id": config.vocab_size - 1,
+        "bos_token_id": eot_id(config),
+        "eos_token_id": eot_id(config),
         "dtype": str(dtype).removeprefix("torch."),
     }

@@ -400,3 +400,12 @@ def test_shots_stand_before_every_prompt_and_are_counted(
     assert (first.n_shots, second.n_shots) == (2, 1)  # a context of 128 has no room for more beside the long one
     assert len(seen[1]) <= 128 - 4
     assert next(respond(model, tokenizer, [ENTRY], template="short", max_new_tokens=4)).n_shots == 0
+
+
+def test_a_cut_prompt_and_a_foreign_vocabulary_are_said(model: GPT, tokenizer: Tokenizer) -> None:
+    long = ENTRY | {"input": "the sky is blue " * 100}
+    cut = [response.is_cut for response in respond(model, tokenizer, [ENTRY, long], max_new_tokens=2)]
+    assert cut == [False, True]
+    padded = random_model(GPTConfig(vocab_size=50304, context_length=64, n_embd=16, n_layer=1, n_head=2))
+    with pytest.raises(ValueError, match="the model has 50304 tokens and GPT-2 50257"):
+        next(respond(padded, tokenizer, [ENTRY]))

@@ -106,6 +106,26 @@ def test_a_response_too_long_by_one_loses_one_token_and_keeps_its_end(tokenizer:
     assert cut.kinds.count(R) == 5
 
 
+def test_a_long_answer_does_not_cut_the_question(tokenizer: Tokenizer) -> None:
+    question = "Why does this program fail on line three, and what should stand there instead?"
+    example = encode_entry(
+        entry(instruction=question, input="x = 1 " * 20, output="Because " * 300), tokenizer, max_length=200
+    )
+    prompt = tokenizer.decode([i for i, kind in zip(example.ids, example.kinds, strict=True) if kind < R])
+    assert question in prompt
+    assert len(example.ids) == 200
+
+
+def test_a_response_is_not_cut_inside_a_character(tokenizer: Tokenizer) -> None:
+    for length in range(100, 130):
+        example = encode_entry(entry(input="", output="天气很好，我们去公园散步。" * 20), tokenizer, max_length=length)
+        response = [i for i, kind in zip(example.ids, example.kinds, strict=True) if kind == R]
+        assert "\ufffd" not in tokenizer.decode(response)
+        assert example.ids[-1] == EOT
+    ids = tokenizer.encode("天气很好，我们去公园散步。" * 20)  # the wrong variant: most cuts leave half a character
+    assert sum("\ufffd" in tokenizer.decode(ids[:n]) for n in range(20, 50)) > 10
+
+
 def test_what_is_cut_and_dropped_is_counted(tokenizer: Tokenizer) -> None:
     entries = [
         entry(),

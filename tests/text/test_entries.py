@@ -184,9 +184,9 @@ def test_near_duplicates_are_those_of_brute_force() -> None:
 def test_the_same_question_about_another_text_is_no_duplicate() -> None:
     ask = "Read the following sentence carefully and then tell me which animal is mentioned in it, using one word only."
     entries = [{"instruction": ask, "input": text, "output": ""} for text in ("The cat sleeps.", "A dog barks loudly.")]
-    assert near_duplicates(entries) == []
+    assert list(near_duplicates(entries)) == []
     entries[1]["input"] = "The cat sleeps!"
-    assert near_duplicates(entries) == [(0, 1)]
+    assert list(near_duplicates(entries)) == [(0, 1)]
 
 
 def test_a_grouped_split_keeps_near_duplicates_on_one_side_and_an_ordered_one_does_not() -> None:
@@ -226,11 +226,32 @@ def test_groups_join_by_way_of_others() -> None:
 
 
 def test_grouping_grows_linearly() -> None:
-    def seconds(n: int) -> float:
-        entries = make_entries(n)
+    """Many prompts, and many inputs under one instruction, which all share its words."""
+
+    def seconds(n: int, instruction: str | None) -> float:
+        entries = [e | {"instruction": instruction or e["instruction"]} for e in make_entries(n)]
+        entries = [e | {"input": " ".join(random.Random(e["input"]).choices(NOUNS, k=9))} for e in entries]
         began = time.perf_counter()
-        near_duplicates(entries)
+        list(near_duplicates(entries))
         return time.perf_counter() - began
 
-    seconds(500)
-    assert seconds(8000) < 12 * max(seconds(2000), 0.02)  # four times as many; brute force would take sixteen times
+    for instruction in (None, "Say whether the following review of a restaurant is positive or negative, in one word."):
+        seconds(500, instruction)
+        assert seconds(6000, instruction) < 12 * max(seconds(1500, instruction), 0.02)  # brute force takes sixteen
+
+
+def test_marks_belong_to_their_letters() -> None:
+    assert words("\u0915\u0940") != words("\u0915\u0947")  # ki and ke of Hindi: without marks both are k
+    assert len(words("\u0e44\u0e21\u0e48")) == 2  # Thai, which has no spaces: one word a character
+    assert words("nai\u0308ve") == ["nai\u0308ve"]
+
+
+def test_half_a_character_and_a_kind_that_is_no_text_are_refused_with_their_place(tmp_path: Path) -> None:
+    good = {"instruction": "a", "output": "b"}
+    for bad, message in (
+        ({"output": "x\ud83d"}, r'entry 1: "output" has half a character, \\ud83d at position 1'),
+        ({"kind": ["a"]}, 'entry 1: "kind" must be text, found list'),
+    ):
+        with pytest.raises(EntryError, match=message):
+            load_entries(write(tmp_path / "a.json", json.dumps([good, good | bad])))
+    assert "kind" not in load_entries(write(tmp_path / "a.json", json.dumps([good | {"kind": None}])))[0]

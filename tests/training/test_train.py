@@ -8,8 +8,18 @@ import torch
 from gpt.model.gpt2 import GPT, GPTConfig
 from gpt.text.dataset import InstructionDataset, collate
 from gpt.text.tokenizer import Tokenizer
+from gpt.training import train as module
 from gpt.training.loss import supervised_loss
-from gpt.training.train import TrainConfig, TrainingError, epoch_batches, lr_at, make_optimizer, train, train_step
+from gpt.training.train import (
+    TrainConfig,
+    TrainingError,
+    epoch_batches,
+    lr_at,
+    make_optimizer,
+    make_scaler,
+    train,
+    train_step,
+)
 from tests.reference import random_model
 
 TINY = GPTConfig(context_length=64, n_embd=16, n_layer=2, n_head=2, dropout=0.2)
@@ -39,7 +49,7 @@ def gradients(model: GPT, dataset: InstructionDataset, rows: list[int], micro_ba
             seen.update({name: p.grad.clone() for name, p in model.named_parameters()})
 
     config = TrainConfig(micro_batch=micro_batch, clip=1e9)
-    train_step(model, Look(model.parameters(), lr=0.0), dataset, rows, config, 0)
+    train_step(model, Look(model.parameters(), lr=0.0), dataset, rows, config, 0, make_scaler(model.device, "float32"))
     return seen
 
 
@@ -62,10 +72,12 @@ def test_a_mean_of_micro_batch_means_would_weigh_tokens_differently(dataset: Ins
     assert (model.wte.weight.grad - whole).abs().max() > 1e-3
 
 
-def run(model: GPT, dataset: InstructionDataset, config: TrainConfig, n: int, optimizer=None, first: int = 0) -> tuple:
+def run(
+    model: GPT, dataset: InstructionDataset, config: TrainConfig, n: int, optimizer=None, first: int = 0, scaler=None
+) -> tuple:
     optimizer = optimizer or make_optimizer(model, config)
     reports = []
-    for report in train(model, optimizer, dataset, dataset, config, first):
+    for report in train(model, optimizer, dataset, dataset, config, first, scaler=scaler):
         reports.append(report)
         if report.step == n:
             break
@@ -115,12 +127,10 @@ def test_decay_falls_on_matrices_only() -> None:
     assert len(decayed["params"]) + len(plain["params"]) == len(names)
 
 
-def test_decay_on_all_would_pull_the_gains_to_zero() -> None:
-    def gain_after(weight_decay: float) -> float:
+def test_decay_on_all_pulls_the_gains_to_zero_and_happens_on_request_only() -> None:
+    def gain_after(config: TrainConfig) -> float:
         model = tiny()
-        groups = make_optimizer(model, TrainConfig(lr=0.1, weight_decay=0.1)).param_groups
-        groups[1]["weight_decay"] = weight_decay
-        optimizer = torch.optim.AdamW(groups, lr=0.1)
+        optimizer = make_optimizer(model, config)
         for p in model.parameters():
             p.grad = torch.zeros_like(p)
         before = model.ln_f.weight.mean().item()
@@ -128,8 +138,27 @@ def test_decay_on_all_would_pull_the_gains_to_zero() -> None:
             optimizer.step()
         return model.ln_f.weight.mean().item() / before
 
-    assert gain_after(0.0) == pytest.approx(1.0)
-    assert gain_after(0.1) < 0.7
+    assert gain_after(TrainConfig(lr=0.1, weight_decay=0.1)) == pytest.approx(1.0)
+    assert gain_after(TrainConfig(lr=0.1, weight_decay=0.1, decay_all=True)) == pytest.approx(0.99**50)
+    assert {group["weight_decay"] for group in make_optimizer(tiny(), TrainConfig(decay_all=True)).param_groups} == {
+        0.1
+    }
+
+
+def test_a_clip_of_zero_leaves_gradients_as_they_are(dataset: InstructionDataset) -> None:
+    def gradient(clip: float) -> torch.Tensor:
+        model, seen = tiny(dropout=0.0), []
+
+        class Look(torch.optim.SGD):
+            def step(self) -> None:
+                seen.append(model.wte.weight.grad.clone())
+
+        config, scaler = TrainConfig(clip=clip), make_scaler(model.device, "float32")
+        train_step(model, Look(model.parameters(), lr=0.0), dataset, [0, 4, 5], config, 0, scaler)
+        return seen[0]
+
+    assert torch.equal(gradient(0.0), gradient(1e9))
+    assert gradient(0.0).norm() > 1.0 > gradient(0.5).norm()
 
 
 def test_the_learning_rate_warms_up_and_falls() -> None:
@@ -166,6 +195,9 @@ def test_training_learns_and_reports(dataset: InstructionDataset) -> None:
     assert [r.step for r in reports if r.val] == [0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 36]
 
 
+# ---- numbers that are not finite ----
+
+
 def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(dataset: InstructionDataset) -> None:
     model, config = tiny(), TrainConfig(batch_size=8, lr=1e-2)
     optimizer, _ = run(model, dataset, config, 3)
@@ -179,6 +211,114 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(dataset:
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched(dataset: InstructionDataset) -> None:
+    """The loss is finite, so a check of the loss alone would let it through."""
+    model, config = tiny(), TrainConfig(batch_size=8, lr=1e-2)
+    before = copy.deepcopy(model.state_dict())
+    model.h[1].mlp.c_fc.weight.register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(TrainingError, match=r"gradient norm of step 1 is (nan|inf), in the batch of entries '"):
+        run(model, dataset, config, 10)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), before.values(), strict=True))
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_clipping_alone_would_turn_such_a_gradient_into_weights_of_nan(dataset: InstructionDataset) -> None:
+    model = tiny()
+    optimizer = make_optimizer(model, TrainConfig())
+    inputs, targets = collate([dataset[0]])
+    supervised_loss(model.hidden(inputs), targets, model.output_weight)[0].backward()
+    model.h[1].mlp.c_fc.weight.grad[0, 0] = torch.inf
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    assert model.h[1].mlp.c_fc.weight.isnan().any()
+
+
+def test_a_validation_loss_that_is_not_finite_is_an_error_and_not_a_best_model(
+    dataset: InstructionDataset, tokenizer: Tokenizer
+) -> None:
+    model = tiny()
+    with torch.no_grad():
+        model.wpe.weight[40:] = torch.nan  # positions that only the longest rows reach
+    short = InstructionDataset(dataset.entries[:3], tokenizer, "short", 64)
+    with pytest.raises(TrainingError, match="validation losses after step 0 are"):
+        next(train(model, make_optimizer(model, TrainConfig()), short, dataset, TrainConfig()))
+
+
+# ---- fp16 ----
+
+
+@pytest.fixture
+def fp16_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU can compute in fp16 and scale losses too, if slowly: enough to see the steps."""
+    monkeypatch.setattr(module, "make_scaler", lambda device, precision: torch.amp.GradScaler("cpu"))
+
+
+def test_fp16_is_refused_without_cuda(dataset: InstructionDataset) -> None:
+    config = TrainConfig(precision="fp16")
+    with pytest.raises(ValueError, match="precision fp16 is for CUDA, this is cpu: use float32"):
+        run(tiny(), dataset, config, 1)
+    for precision in ("float32", "bf16"):
+        assert not make_scaler(torch.device("cpu"), precision).is_enabled()
+
+
+@pytest.mark.usefixtures("fp16_on_cpu")
+def test_fp16_stays_near_float32(dataset: InstructionDataset) -> None:
+    config = TrainConfig(epochs=2, batch_size=8, lr=1e-2, dropout=0.0, precision="fp16")
+    _, reports = run(tiny(0.0), dataset, config, 10**6)
+    plain = TrainConfig(**{**vars(config), "precision": "float32"})
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    expected = run(tiny(0.0), dataset, plain, 10**6, scaler=scaler)[1][-1].val["response"]
+    assert reports[-1].val["response"] == pytest.approx(expected, rel=0.02)
+    assert reports[-1].val["response"] != expected
+
+
+def test_an_overflow_leaves_the_step_out_and_halves_the_scale(dataset: InstructionDataset) -> None:
+    model, config = tiny(0.0), TrainConfig(epochs=5, batch_size=8, lr=1e-2, dropout=0.0, precision="fp16")
+    scaler, optimizer = torch.amp.GradScaler("cpu", init_scale=2.0**30), make_optimizer(model, config)
+    before, seen = copy.deepcopy(model.state_dict()), []
+    for report in train(model, optimizer, dataset, dataset, config, scaler=scaler):
+        if report.step == 0:
+            continue
+        seen.append(report.skipped)
+        unchanged = all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), before.values(), strict=True))
+        assert unchanged == report.skipped
+        assert math.isfinite(report.loss)
+        if not report.skipped:
+            break
+    *skipped, last = seen
+    assert all(skipped)
+    assert not last
+    assert len(skipped) >= 3
+    assert scaler.get_scale() == 2.0 ** (30 - len(skipped))
+
+
+@pytest.mark.usefixtures("fp16_on_cpu")
+def test_gradients_that_overflow_at_every_scale_are_an_error(dataset: InstructionDataset) -> None:
+    model = tiny()
+    model.h[1].mlp.c_fc.weight.register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(TrainingError, match=r"gradient norm of step 18 is"):  # 65,536 is halved 17 times to below 1
+        run(model, dataset, TrainConfig(epochs=9, batch_size=8, precision="fp16"), 10**6)
+
+
+def test_a_resume_without_the_scale_would_be_another_run(dataset: InstructionDataset) -> None:
+    config = TrainConfig(epochs=4, batch_size=8, lr=1e-2, precision="fp16")
+
+    def scaler() -> torch.amp.GradScaler:
+        return torch.amp.GradScaler("cpu", init_scale=2.0**22, growth_interval=3)
+
+    straight, first, used = tiny(), tiny(), scaler()
+    run(straight, dataset, config, 12, scaler=scaler())
+    optimizer, _ = run(first, dataset, config, 7, scaler=used)
+    for state, is_same in ((used.state_dict(), True), (scaler().state_dict(), False)):
+        second, restored = tiny(), scaler()
+        second.load_state_dict(first.state_dict())
+        again = make_optimizer(second, config)
+        again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        restored.load_state_dict(state)
+        run(second, dataset, config, 12, again, first=7, scaler=restored)
+        assert torch.equal(second.wte.weight, straight.wte.weight) == is_same
+
+
 def test_bf16_stays_near_float32(dataset: InstructionDataset) -> None:
     losses = {}
     for precision in ("float32", "bf16"):
@@ -190,7 +330,10 @@ def test_bf16_stays_near_float32(dataset: InstructionDataset) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"epochs": 0}, {"lr": -1.0}, {"dropout": 1.0}, {"schedule": "cosin"}, {"loss_on": "x"}, {"precision": "fp8"}],
+    [
+        *({"epochs": 0}, {"lr": -1.0}, {"dropout": 1.0}, {"schedule": "cosin"}, {"loss_on": "x"}, {"precision": "fp8"}),
+        *({"clip": -1.0}, {"patience": -1}, {"eval_every": -1}, {"batch_size": 0}, {"warmup": 1.0}),
+    ],
 )
 def test_impossible_settings_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):

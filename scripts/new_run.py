@@ -1,0 +1,59 @@
+"""For `finetune`: flags -> the settings of a new run, and the folder it goes to."""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from gpt.evaluation.constraints import check_constraints
+from gpt.text.entries import entries_sha256, read_entries
+from gpt.training.run import RunSettings
+from gpt.training.train import TrainConfig, make_scaler
+from scripts.choices import choose_model, default_precision
+from scripts.command import config_from
+from scripts.recipe import fetch_entries, recipe_flags
+
+ENTRIES = Path(__file__).parents[1] / "data" / "instructions.json"
+# A model of 8M parameters that has read little takes larger steps and more passes than OpenAI's.
+TINY_SETTINGS = {"lr": 1e-3, "epochs": 5, "batch_size": 16, "micro_batch": 16}
+
+
+def new_run(args: argparse.Namespace, device: torch.device) -> tuple[Path, RunSettings, dict]:
+    """A folder that holds no run yet, the settings, and why the model was chosen and what was converted."""
+    recipe = getattr(args, "recipe", "")
+    args = argparse.Namespace(**recipe_flags(recipe) | vars(args))
+    precision, reason = default_precision(device)
+    defaults, reason = {"precision": precision}, "as asked" if "precision" in args else reason
+    config = config_from(args, TrainConfig, **defaults)
+    make_scaler(device, config.precision)  # a bad flag should fail before anything is fetched
+    data = getattr(args, "data", None) or (fetch_entries(recipe) if recipe else ENTRIES)
+    entries, converted = read_entries(data)
+    for position, entry in enumerate(entries):
+        check_constraints(entry.get("constraints", []), f"{data}: entry {position}")
+    model, why = choose_model(getattr(args, "model", None), device)
+    if model == "gpt2-tiny":
+        config = config_from(args, TrainConfig, **defaults | TINY_SETTINGS)
+    template, split = getattr(args, "template", "alpaca"), getattr(args, "split", "grouped")
+    folder = getattr(args, "out", None) or free_folder(Path("runs") / f"{recipe}-{Path(model).name}".lstrip("-"))
+    check_free(folder)
+    settings = RunSettings(
+        model, str(data.resolve()), entries_sha256(entries), template, split, config, "untie" in args, recipe
+    )
+    return folder, settings, {"why": why, "converted": converted, "precision": f"{config.precision} ({reason})"}
+
+
+def check_free(folder: Path) -> None:
+    """Raises ValueError for a folder that holds a run or a model: nobody's weights are written over."""
+    if (folder / "training.json").exists():
+        raise ValueError(f"{folder} already holds a run: choose another --out, or go on with --resume {folder}")
+    for name in ("config.json", "hparams.json", "model.safetensors"):
+        if (folder / name).exists():
+            raise ValueError(f"{folder} already holds a model ({name}): choose another --out")
+
+
+def free_folder(wanted: Path) -> Path:
+    folder, n = wanted, 1
+    while folder.exists():
+        n += 1
+        folder = wanted.with_name(f"{wanted.name}-{n}")
+    return folder
