@@ -22,7 +22,7 @@ from gpt.weights.checkpoint import load_model, read_json, untie
 from scripts.choices import choose_device
 from scripts.command import add_config_flags, field_comments, make_parser, one_line_errors
 from scripts.evaluate import evaluate_run
-from scripts.new_run import ENTRIES, TINY_SETTINGS, new_run  # noqa: F401 - other scripts have them from here
+from scripts.new_run import ENTRIES, new_run
 from scripts.recipe import write_comparison
 
 FLAGS = (

@@ -43,7 +43,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_settings(folder, settings, facts)
     save_model(load_model("gpt2-tiny"), folder, "alpaca")
     write_json(
-        folder / "history.json", [{"step": 0, "loss": None, "val": {"all": 3.0, "header": 3.0, "response": 3.0}}]
+        folder / "history.json",
+        [{"step": 0, "loss": None, "val": {"all": 3.0, "header": 3.0, "response": 3.0}, "n_tokens": 0, "seconds": 1.0}],
     )
     return folder
 

@@ -18,8 +18,10 @@ from gpt.model.gpt2 import GPT
 from gpt.text.entries import entries_sha256, load_entries, split_entries
 from gpt.text.prompts import encode_prompt, format_prompt
 from gpt.text.tokenizer import load_tokenizer
-from gpt.weights.checkpoint import load_model
-from scripts import evaluate, finetune, make_entries, tour
+from gpt.training import recipe
+from gpt.weights.checkpoint import SIZES, load_model
+from scripts import evaluate, finetune, make_entries, new_run, tour
+from scripts import recipe as recipe_script
 from scripts import respond as respond_script
 
 SCRIPTS = sorted(p.stem for p in Path(finetune.__file__).parent.glob("*.py") if "def main(" in p.read_text())
@@ -310,7 +312,6 @@ def test_the_precision_is_the_best_that_the_device_has(monkeypatch: pytest.Monke
 # ---- the self-check ----
 
 
-@pytest.mark.usefixtures("without_answers")
 def test_a_model_that_computes_wrong_is_not_trained(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -327,7 +328,8 @@ def test_a_model_that_computes_wrong_is_not_trained(
     assert error.startswith("error: self-check: gpt2-tiny has a loss of ")
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
-    assert finetune.main([*flags, "--no-self-check"]) == 0
+    monkeypatch.setattr(finetune, "drive", lambda *args: False)
+    assert finetune.main([*flags, "--no-self-check"]) == 130
     assert "self-check left out" in capsys.readouterr().out
     assert read(tmp_path / "run" / "training.json")["facts"]["self_check"] == "left out"
 
@@ -399,23 +401,37 @@ def test_the_recipe_compares_with_the_published_log_and_says_when_it_does_not_ap
         assert part in page, part
 
 
-@pytest.mark.usefixtures("without_answers")
 def test_a_setting_of_the_recipe_gives_way_to_its_flag_and_is_named(tmp_path: Path) -> None:
     flags = ["--recipe", "book", "--model", "gpt2-tiny", "--data", str(published_like(tmp_path / "entries.json"))]
     others = ["--epochs", "1", "--no-decay-all", "--lr", "1e-3", "--clip", "1", "--max-length", "200"]
-    assert finetune.main([*flags, *others, "--out", str(tmp_path / "run"), "--device", "cpu"]) == 0
-    assert read(tmp_path / "run" / "recipe.json")["changes"] == [
+    folder, settings, _ = new_run.new_run(finetune.parse([*flags, *others]), torch.device("cpu"))
+    assert folder == Path("runs/book-gpt2-tiny")
+    assert recipe.changes(dataclasses.asdict(settings) | vars(settings.config)) == [
         "model is gpt2-tiny, not gpt2-medium", "other entries", "epochs is 1, not 2", "lr is 0.001, not 5e-05",
         "decay_all is False, not True", "clip is 1.0, not 0.0", "max_length is 200, not 1024",
     ]  # fmt: skip
-    assert "**The output layer is the one difference in the model**" in (tmp_path / "run" / "recipe.md").read_text()
+
+
+def test_the_page_judges_line_by_line_and_names_the_one_difference() -> None:
+    log = [
+        {"step": p.n_updates, "published_way": {"train": p.train, "val": p.val + (p.n_updates == 11), "by_token": {
+            side: dict.fromkeys(("all", "header", "response"), 1.0) for side in ("train", "val")
+        }}} for p in recipe.LOG[:-1]
+    ]  # fmt: skip
+    page = recipe_script.comparison_page(recipe.compare(log, is_tied=True), [], is_tied=True)
+    first_table = page.partition("Verdict:")[0]
+    lines = {line.split("|")[1].strip(): line for line in first_table.splitlines() if line.startswith("|")}
+    assert lines["step 0"].endswith("|      within |")
+    assert lines["step 10"].endswith("|     OUTSIDE |")
+    assert lines["step 230"].endswith("| not reached |")
+    assert "+0.000 / +1.000" in lines["step 10"]
+    assert "**The output layer is the one difference in the model**" in page
+    assert "Verdict: no verdict: the run did not get to step 230." in page
 
 
 def test_the_recipe_fetches_its_entries_and_its_model_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    from scripts import new_run
-
     fetched: list[str] = []
 
     def fetch_entries(name: str) -> Path:
@@ -449,29 +465,7 @@ def test_an_unknown_recipe_is_refused(capsys: pytest.CaptureFixture) -> None:
 
 
 def test_a_folder_with_a_released_shape_counts_as_that_model() -> None:
-    from gpt.weights.checkpoint import SIZES
-    from scripts.recipe import released_name
-
     with torch.device("meta"):
         model = GPT(dataclasses.replace(SIZES["gpt2-medium"], dropout=0.1, tied=False))
-    assert released_name(model, "/some/folder") == "gpt2-medium"
-    assert released_name(load_model("gpt2-tiny"), "gpt2-tiny") == "gpt2-tiny"
-
-
-@pytest.mark.usefixtures("without_answers")
-def test_a_stopped_recipe_goes_on_with_the_published_order(
-    repeated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class PressesCtrlC(finetune.tqdm):
-        def set_postfix_str(self, *args: object, **kwargs: object) -> None:
-            super().set_postfix_str(*args, **kwargs)
-            if self.n == 7:
-                os.kill(os.getpid(), signal.SIGINT)
-
-    flags = ["--recipe", "book", "--model", "gpt2-tiny", "--data", str(published_like(tmp_path / "entries.json"))]
-    with monkeypatch.context() as patch:
-        patch.setattr(finetune, "tqdm", PressesCtrlC)
-        assert finetune.main([*flags, "--untie", "--out", str(tmp_path / "run"), "--device", "cpu"]) == 130
-    assert not (tmp_path / "run" / "recipe.json").exists()
-    assert finetune.main(["--resume", str(tmp_path / "run"), "--device", "cpu"]) == 0
-    assert read(tmp_path / "run" / "recipe.json") == read(repeated / "recipe.json")
+    assert recipe_script.released_name(model, "/some/folder") == "gpt2-medium"
+    assert recipe_script.released_name(load_model("gpt2-tiny"), "gpt2-tiny") == "gpt2-tiny"

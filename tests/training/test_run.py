@@ -167,11 +167,11 @@ def fp16_on_cpu(growth_interval: int) -> Callable[..., torch.amp.GradScaler]:
 
 def test_the_scale_of_fp16_is_part_of_the_state(sides: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "make_scaler", fp16_on_cpu(growth_interval=3))
-    fp16 = settings(TrainConfig(**{**vars(CONFIG), "precision": "fp16"}))
+    fp16 = settings(TrainConfig(**{**vars(CONFIG), "precision": "fp16", "epochs": 2, "eval_every": 12}))
     straight, resumed, forgetful = (tmp_path / name for name in ("straight", "resumed", "forgetful"))
     go(straight, sides, fp16)
     for folder in (resumed, forgetful):
-        go(folder, sides, fp16, stop_at=9)
+        go(folder, sides, fp16, stop_at=6)
     state = torch.load(forgetful / "last" / "state.pt", weights_only=True)
     torch.save(state | {"scaler": fp16_on_cpu(3)().state_dict()}, forgetful / "last" / "state.pt")
     for folder in (resumed, forgetful):
@@ -277,6 +277,7 @@ def test_an_untied_model_computes_the_same_until_it_is_trained_and_comes_back_fr
     assert torch.equal(loaded(ids), untied(ids))
 
 
+@pytest.mark.slow
 def test_an_untied_run_goes_on_bit_for_bit(sides: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "fresh", lambda: untie(random_model(TINY, scale=1.0)))
     go(tmp_path / "straight", sides)
@@ -285,6 +286,20 @@ def test_an_untied_run_goes_on_bit_for_bit(sides: dict, tmp_path: Path, monkeypa
     go(tmp_path / "moved", sides)
     assert same_files(tmp_path / "straight", tmp_path / "moved")
     assert not torch.equal(newest(tmp_path / "moved")["lm_head.weight"], newest(tmp_path / "moved")["wte.weight"])
+
+
+@pytest.mark.slow
+def test_a_recipe_goes_on_with_the_published_order_and_its_measurements(sides: dict, tmp_path: Path) -> None:
+    config = TrainConfig(**{**vars(CONFIG), "drop_last": True, "loss_on": "all"})
+    for name, recipe, stops in (("straight", "book", []), ("resumed", "book", [0, 8]), ("ours", "", [])):
+        for stop_at in [*stops, None]:
+            go(tmp_path / name, sides, settings(config, recipe=recipe), stop_at=stop_at)
+    straight, resumed, ours = (history_of(tmp_path / name) for name in ("straight", "resumed", "ours"))
+    assert [r["loss"] for r in straight] == [r["loss"] for r in resumed]
+    assert [r.get("published_way") for r in straight] == [r.get("published_way") for r in resumed]
+    assert [r["step"] for r in straight if "published_way" in r] == [0, 1, 11]
+    assert [r["loss"] for r in straight] != [r["loss"] for r in ours]  # other batches
+    assert not any("published_way" in r for r in ours)
 
 
 def test_histories_are_judged_without_being_changed() -> None:

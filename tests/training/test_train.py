@@ -261,6 +261,7 @@ def test_fp16_is_refused_without_cuda(dataset: InstructionDataset) -> None:
         assert not make_scaler(torch.device("cpu"), precision).is_enabled()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fp16_on_cpu")
 def test_fp16_stays_near_float32(dataset: InstructionDataset) -> None:
     config = TrainConfig(epochs=2, batch_size=8, lr=1e-2, dropout=0.0, precision="fp16")
@@ -272,9 +273,18 @@ def test_fp16_stays_near_float32(dataset: InstructionDataset) -> None:
     assert reports[-1].val["response"] != expected
 
 
+@pytest.mark.gpu
+def test_fp16_on_cuda_stays_near_float32(dataset: InstructionDataset) -> None:
+    losses = {}
+    for precision in ("float32", "fp16"):
+        config = TrainConfig(epochs=2, batch_size=8, lr=1e-2, dropout=0.0, precision=precision)
+        losses[precision] = run(tiny(0.0).cuda(), dataset, config, 10**6)[1][-1].val["response"]
+    assert losses["fp16"] == pytest.approx(losses["float32"], rel=0.02)
+
+
 def test_an_overflow_leaves_the_step_out_and_halves_the_scale(dataset: InstructionDataset) -> None:
     model, config = tiny(0.0), TrainConfig(epochs=5, batch_size=8, lr=1e-2, dropout=0.0, precision="fp16")
-    scaler, optimizer = torch.amp.GradScaler("cpu", init_scale=2.0**30), make_optimizer(model, config)
+    scaler, optimizer = torch.amp.GradScaler("cpu", init_scale=2.0**21), make_optimizer(model, config)
     before, seen = copy.deepcopy(model.state_dict()), []
     for report in train(model, optimizer, dataset, dataset, config, scaler=scaler):
         if report.step == 0:
@@ -289,34 +299,15 @@ def test_an_overflow_leaves_the_step_out_and_halves_the_scale(dataset: Instructi
     assert all(skipped)
     assert not last
     assert len(skipped) >= 3
-    assert scaler.get_scale() == 2.0 ** (30 - len(skipped))
+    assert scaler.get_scale() == 2.0 ** (21 - len(skipped))
 
 
-@pytest.mark.usefixtures("fp16_on_cpu")
 def test_gradients_that_overflow_at_every_scale_are_an_error(dataset: InstructionDataset) -> None:
     model = tiny()
     model.h[1].mlp.c_fc.weight.register_hook(lambda gradient: gradient * torch.inf)
-    with pytest.raises(TrainingError, match=r"gradient norm of step 18 is"):  # 65,536 is halved 17 times to below 1
-        run(model, dataset, TrainConfig(epochs=9, batch_size=8, precision="fp16"), 10**6)
-
-
-def test_a_resume_without_the_scale_would_be_another_run(dataset: InstructionDataset) -> None:
-    config = TrainConfig(epochs=4, batch_size=8, lr=1e-2, precision="fp16")
-
-    def scaler() -> torch.amp.GradScaler:
-        return torch.amp.GradScaler("cpu", init_scale=2.0**22, growth_interval=3)
-
-    straight, first, used = tiny(), tiny(), scaler()
-    run(straight, dataset, config, 12, scaler=scaler())
-    optimizer, _ = run(first, dataset, config, 7, scaler=used)
-    for state, is_same in ((used.state_dict(), True), (scaler().state_dict(), False)):
-        second, restored = tiny(), scaler()
-        second.load_state_dict(first.state_dict())
-        again = make_optimizer(second, config)
-        again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-        restored.load_state_dict(state)
-        run(second, dataset, config, 12, again, first=7, scaler=restored)
-        assert torch.equal(second.wte.weight, straight.wte.weight) == is_same
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)  # 4, 2, 1, then below 1
+    with pytest.raises(TrainingError, match=r"gradient norm of step 4 is"):
+        run(model, dataset, TrainConfig(batch_size=8, precision="fp16"), 10**6, scaler=scaler)
 
 
 def test_bf16_stays_near_float32(dataset: InstructionDataset) -> None:
