@@ -3,10 +3,13 @@
 import socket
 
 import pytest
+import torch
 
 from gpt.model.gpt2 import GPT
 from gpt.text.tokenizer import Tokenizer, load_tokenizer
 from tests.reference import random_model
+
+torch.set_num_threads(1)  # the tensors of the tests are small: threads would wait for each other
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ Two questions, and each finds faults that the other does not.
 
 Sources: for gpt2 and gpt2-xl Raschka 2024, "Build a Large Language Model (From Scratch)", solution of exercise 5.5:
 3.5596 and 3.1195, by code that shares no line with ours; logs of its readers agree to 3e-6. The other two lie between
-them: on OpenWebText the four have 3.12, 2.84, 2.67 and 2.54 (nanoGPT, README). For the bundled gpt2-tiny it was measured
-here, and has to be again when another one is bundled.
+them: on OpenWebText the four have 3.12, 2.84, 2.67 and 2.54 (nanoGPT, README). For the bundled gpt2-tiny it was
+measured here, and has to be again when another one is bundled.
 """
 
 import torch

@@ -214,6 +214,7 @@ def test_dropout_and_training_mode_are_as_before(right: GPT) -> None:
     assert noisy.training
 
 
+@pytest.mark.slow
 def test_the_check_takes_less_than_a_second(right: GPT) -> None:
     check_model(right, "gpt2-tiny")  # the tokenizer is built once
     began = time.process_time()
