@@ -37,7 +37,8 @@ def one_line_errors(main: Callable[[Sequence[str] | None], int]) -> Callable[[Se
                   " --max-length", file=sys.stderr)  # fmt: skip
             return 2
         except (ValueError, OSError, TrainingError) as error:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            text = f"{error.filename}: {error.strerror}" if getattr(error, "filename", None) else str(error)
+            print(f"error: {' '.join(text.split())}", file=sys.stderr)
             return 2
 
     return guarded
@@ -47,7 +48,7 @@ def make_parser(doc: str) -> argparse.ArgumentParser:
     """A parser that shows the script's docstring, without flags that nobody gave in its result."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = f"python -m {spec.name}" if spec else None
-    return argparse.ArgumentParser(program, description=doc, argument_default=argparse.SUPPRESS)
+    return argparse.ArgumentParser(program, description=doc, argument_default=argparse.SUPPRESS, allow_abbrev=False)
 
 
 def add_config_flags(parser: argparse.ArgumentParser, config: type, names: Sequence[str]) -> None:
