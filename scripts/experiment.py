@@ -10,7 +10,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from gpt.evaluation.experiments import (
+from gpt.evaluation.metrics import bootstrap_interval
+from gpt.evaluation.plots import plot_scores, save_figure
+from gpt.evaluation.report import shown_score, table
+from gpt.studies.experiments import (
     Arm,
     left_out_arms,
     loss_on_arms,
@@ -19,9 +22,6 @@ from gpt.evaluation.experiments import (
     run_arms,
     score_rows,
 )  # fmt: skip
-from gpt.evaluation.metrics import bootstrap_interval
-from gpt.evaluation.plots import plot_scores, save_figure
-from gpt.evaluation.report import shown_score, table
 from gpt.text.entries import Entry, load_entries, split_entries
 from gpt.text.tokenizer import load_tokenizer
 from gpt.training.train import TrainConfig

@@ -13,10 +13,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from gpt.model.gpt2 import GPT
+from gpt.studies.self_check import check_model
 from gpt.text.dataset import InstructionDataset
 from gpt.text.prompts import TEMPLATES
 from gpt.training import run
-from gpt.training.self_check import check_model
 from gpt.training.train import TrainConfig
 from gpt.weights.checkpoint import load_model, read_json, untie
 from scripts.choices import choose_device

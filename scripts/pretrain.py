@@ -19,9 +19,9 @@ from gpt.curation.material import make_material
 from gpt.curation.rule_text import Ban, rule_text
 from gpt.evaluation.plots import plot_pretraining, save_figure
 from gpt.model.gpt2 import GPT
+from gpt.studies.pretrain import Mixture, PretrainConfig, held_out_loss, make_optimizer, pretrain
 from gpt.text.entries import load_entries
 from gpt.text.tokenizer import END_OF_TEXT, load_tokenizer
-from gpt.training.pretrain import Mixture, PretrainConfig, held_out_loss, make_optimizer, pretrain
 from gpt.weights.checkpoint import SIZES, save_model, write_atomically, write_json
 from scripts.choices import choose_device
 from scripts.command import add_config_flags, config_from, make_parser, one_line_errors
@@ -29,8 +29,8 @@ from scripts.finetune import ENTRIES
 
 # How often each text is drawn, by file name; others 1. Mostly old prose: the simple and the modern count for more.
 WEIGHTS = {
-    "storybooks_ccby": 6.0, "aesop_for_children": 4.0, "gutenberg_children": 2.0, "opensource_guide": 2.0,
-    "world_factbook": 2.0, "wordnet_glosses": 1.5, "us_gov_web": 1.2, "classic_books": 0.7,
+    "storybooks_ccby": 8.0, "aesop_for_children": 4.0, "gutenberg_children": 2.0, "tatoeba_sentences": 2.0,
+    "opensource_guide": 2.0, "world_factbook": 2.0, "wordnet_glosses": 2.0, "us_gov_web": 1.2, "classic_books": 0.4,
 }  # fmt: skip
 SAVE_EVERY = 250  # steps
 

@@ -11,10 +11,12 @@ ROOMS = {
     "text": ["tokenizer", "formats", "entries", "prompts", "dataset"],
     "model": ["gpt2", "generate"],
     "weights": ["sources", "download", "tf_checkpoint", "checkpoint"],
-    "training": ["loss", "train", "recipe", "run", "self_check", "pretrain"],
-    "evaluation": ["metrics", "constraints", "experiments", "plots", "report"],
+    "training": ["loss", "train", "recipe", "run"],
+    "evaluation": ["metrics", "constraints", "plots", "report"],
     "curation": ["cards", "templates", "material", "rule_tasks", "rule_text"],
+    "studies": ["self_check", "pretrain", "experiments"],
 }
+SIDE_ROOMS = {"curation", "studies"}  # side roads that join the way of an example: not needed to follow it
 ORDER = [f"gpt.{room}.{file}" for room, files in ROOMS.items() for file in files]
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
@@ -79,5 +81,5 @@ def test_every_file_says_what_it_is_and_every_signature_has_types(path: Path) ->
 
 
 def test_the_trunk_can_be_read_in_an_evening() -> None:
-    trunk = [path for path in FILES if path.parent.name != "curation"]
+    trunk = [path for path in FILES if path.parent.name not in SIDE_ROOMS]
     assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in trunk) < 4200

@@ -4,14 +4,19 @@ The colours are told apart by people with any colour vision (Okabe and Ito 2008)
 ground with dark ink, so that it reads the same on a light page and on a dark one.
 """
 
+import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from gpt.training.run import best_step
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+COLOURS = [BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", GREY]  # of series, in this order
+PALE = ["#cfe3f1", "#f6d9c6", "#c9e9dd", "#f0dbe6", "#f9e6bf", "#dcf0fb", "#e6e6e6"]  # the same as grounds of text
+INK = "#222222"
 LOSS_NAMES = {"all": "all tokens", "header": "response with its header", "response": "response only"}
 
 
@@ -23,7 +28,7 @@ def new_axes(width: float = 7.0, height: float = 4.2) -> Axes:
 
 def style(ax: Axes, title: str, x: str, y: str) -> Axes:
     ax.set_facecolor("#fdfdfb")
-    ax.set_title(title, loc="left", fontsize=11, color="#222222")
+    ax.set_title(title, loc="left", fontsize=11, color=INK)
     ax.set_xlabel(x)
     ax.set_ylabel(y)
     ax.grid(axis="y", color="#dddddd", linewidth=0.8)
@@ -89,7 +94,7 @@ def plot_scores(rows: dict[str, dict[str, dict[str, float]]], metric: str = "rou
     for y, (name, score) in enumerate(scores.items()):
         colour = BLUE if name == "after" else GREY
         ax.barh(y, score["value"], color=colour, height=0.6)
-        ax.hlines(y, score["low"], score["high"], color="#222222", linewidth=1.5)
+        ax.hlines(y, score["low"], score["high"], color=INK, linewidth=1.5)
         ax.text(score["high"] + 0.01, y, f"{score['value']:.2f}", va="center", fontsize=9)
     style(ax, f"{metric.replace('_', '-').upper()} with its 95% interval", "", "")
     ax.set_yticks(range(len(scores)), [name.replace("_", " ") for name in scores])
@@ -97,6 +102,144 @@ def plot_scores(rows: dict[str, dict[str, dict[str, float]]], metric: str = "rou
     ax.grid(visible=False)
     ax.set_xlim(0, 1)
     return ax
+
+
+# ---- the pictures of the chapters ------------------------------------------------------------------------
+
+
+def plot_lines(
+    series: dict[str, tuple[Sequence[float], Sequence[float]]], title: str, x: str, y: str, ax: Axes | None = None
+) -> Axes:
+    """A line for each name -> (xs, ys), at most seven."""
+    ax = style(ax or new_axes(), title, x, y)
+    for i, (name, (xs, ys)) in enumerate(series.items()):
+        ax.plot(xs, ys, "o-" if len(xs) <= 30 else "-", color=COLOURS[i % len(COLOURS)], markersize=3.5, label=name)
+    if len(series) > 1:
+        ax.legend(frameon=False, fontsize=9)
+    return ax
+
+
+def plot_bars(values: dict[str, float], title: str, unit: str = "", ax: Axes | None = None) -> Axes:
+    """A horizontal bar for each name, the first on top, with its number."""
+    ax = style(ax or new_axes(7.0, 0.42 * len(values) + 1.1), title, unit, "")
+    for i, value in enumerate(values.values()):
+        ax.barh(i, value, color=BLUE, height=0.65)
+        ax.text(value, i, f" {value:.4g}", va="center", fontsize=9)
+    ax.set_yticks(range(len(values)), list(values))
+    ax.invert_yaxis()
+    ax.grid(visible=False)
+    ax.margins(x=0.15)
+    return ax
+
+
+def plot_shares(rows: dict[str, dict[str, float]], title: str, unit: str = "", ax: Axes | None = None) -> Axes:
+    """A stacked horizontal bar for each row name -> {part: value}; a part has one colour in all rows."""
+    ax = style(ax or new_axes(7.0, 0.5 * len(rows) + 1.5), title, unit, "")
+    lefts = [0.0] * len(rows)
+    for i, part in enumerate(dict.fromkeys(part for row in rows.values() for part in row)):
+        widths = [row.get(part, 0.0) for row in rows.values()]
+        ax.barh(range(len(rows)), widths, left=lefts, color=COLOURS[i % len(COLOURS)], height=0.65, label=part)
+        lefts = [left + width for left, width in zip(lefts, widths, strict=True)]
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.invert_yaxis()
+    ax.grid(visible=False)
+    ax.figure.legend(frameon=False, fontsize=9, ncols=4, loc="outside lower left")
+    return ax
+
+
+def plot_grid(
+    values: Sequence[Sequence[float | None]],
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    title: str = "",
+    texts: Sequence[Sequence[str]] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """A table of coloured cells, darker for more (red below zero, where there is any), with `texts` or the numbers in
+    them; None stays white. Large tables have colours only."""
+    n_rows, n_columns = len(values), max(len(row) for row in values)
+    ax = ax or new_axes(min(11.0, 1.5 + 0.62 * n_columns), min(9.0, 1.0 + 0.42 * n_rows))
+    known = [v for row in values for v in row if v is not None]
+    low, high = min(known), max(known)
+    limit = max(abs(low), abs(high)) or 1.0
+    table = [[math.nan if v is None else v for v in row] + [math.nan] * (n_columns - len(row)) for row in values]
+    bounds = {"cmap": "RdBu", "vmin": -limit, "vmax": limit} if low < 0 else {"cmap": "Blues", "vmin": 0, "vmax": limit}
+    ax.imshow(table, aspect="auto", alpha=0.85, **bounds)
+    if n_columns <= 16 and n_rows <= 24:
+        for r, row in enumerate(values):
+            for c, value in enumerate(row):
+                text = texts[r][c] if texts else "" if value is None else f"{value:.2f}" if value % 1 else f"{value:g}"
+                dark = value is not None and abs(value) > 0.6 * limit
+                ax.text(c, r, text, ha="center", va="center", fontsize=8.5, color="white" if dark else INK)
+    ax.set_title(title, loc="left", fontsize=11, color=INK)
+    ax.set_yticks(range(n_rows) if rows else [], [show_spaces(name) for name in rows])
+    turned = sum(len(name) for name in columns) > 5 * n_columns
+    ax.set_xticks(range(n_columns) if columns else [], [show_spaces(name) for name in columns],
+                  rotation=40 if turned else 0, ha="right" if turned else "center")  # fmt: skip
+    ax.tick_params(length=0, labelsize=9)
+    for side in ax.spines.values():
+        side.set_visible(False)
+    return ax
+
+
+def plot_tokens(
+    rows: Sequence[Sequence[str]],
+    kinds: Sequence[Sequence[int]],
+    legend: Sequence[str],
+    title: str = "",
+    below: Sequence[Sequence[object]] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Rows of tokens as boxes, as wide as their text, on the ground colour of their kind (a place in `legend`);
+    `below` gives a small text under each, such as its id. Long rows are broken."""
+    width, step, y = 96.0, 1.6 if below is None else 2.5, 0.0  # in letters; in lines
+    ax = ax or new_axes(11.0, 1.0)
+    for r, row in enumerate(rows):
+        x = 0.0
+        for i, token in enumerate(row):
+            text = show_spaces(token)
+            under = "" if below is None else str(below[r][i])
+            size = max(len(text) + 1.2, 0.85 * len(under) + 0.8, 2.0)
+            if x + size > width:
+                x, y = 0.0, y + step
+            ax.add_patch(Rectangle((x, y), size - 0.25, 1.2, facecolor=PALE[kinds[r][i] % len(PALE)], edgecolor="none"))
+            ax.text(
+                x + size / 2 - 0.12, y + 0.6, text, ha="center", va="center", fontsize=9, family="monospace", color=INK
+            )
+            ax.text(x + size / 2 - 0.12, y + 1.65, under, ha="center", va="center", fontsize=7, color="#555555")
+            x += size
+        y += step
+    for kind, name in enumerate(legend):
+        ax.scatter([], [], marker="s", s=70, color=PALE[kind % len(PALE)], label=name)
+    ax.set(xlim=(0, width), ylim=(y, -0.3))
+    ax.axis("off")
+    ax.set_title(title, loc="left", fontsize=11, color=INK)
+    ax.legend(frameon=False, fontsize=9, ncols=7, loc="upper left", bbox_to_anchor=(0, 0))
+    ax.figure.set_size_inches(11.0, 0.24 * y + 0.9)
+    return ax
+
+
+def plot_way(stations: Sequence[str], here: Sequence[str], ax: Axes | None = None) -> Axes:
+    """Where you are: the stations as a row of boxes, those of this chapter in colour."""
+    ax = ax or new_axes(11.0, 1.0)
+    for i, name in enumerate(stations):
+        colour = BLUE if name in here else "#e6e6e6"
+        ax.add_patch(FancyBboxPatch((i, 0), 0.78, 0.6, boxstyle="round,pad=0.03", facecolor=colour, edgecolor="none"))
+        ink = "white" if name in here else INK
+        ax.text(i + 0.39, 0.3, name.replace(" ", "\n"), ha="center", va="center", fontsize=9, color=ink)
+        if i:
+            ax.annotate("", (i - 0.03, 0.3), (i - 0.19, 0.3), arrowprops={"arrowstyle": "->", "color": GREY})
+    ax.set(xlim=(-0.1, len(stations)), ylim=(-0.1, 0.7))
+    ax.axis("off")
+    return ax
+
+
+def show_spaces(token: str) -> str:
+    """Spaces and line ends made visible: they are part of a token."""
+    return token.replace(" ", "␣").replace("\n", "⏎").replace("$", r"\$")
+
+
+# ---- to a file -------------------------------------------------------------------------------------------
 
 
 def save_figure(ax: Axes, path: str) -> None:

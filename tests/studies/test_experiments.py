@@ -1,6 +1,7 @@
 import pytest
 
-from gpt.evaluation.experiments import (
+from gpt.model.gpt2 import GPTConfig
+from gpt.studies.experiments import (
     fine_tune,
     left_out_arms,
     loss_on_arms,
@@ -8,7 +9,6 @@ from gpt.evaluation.experiments import (
     paired_difference,
     score_rows,
 )  # fmt: skip
-from gpt.model.gpt2 import GPTConfig
 from gpt.text.tokenizer import Tokenizer
 from gpt.training.loss import evaluate_loss
 from gpt.training.train import TrainConfig

@@ -25,7 +25,8 @@ class PretrainConfig:
 
     tokens: int = 30_000_000  # in all
     batch_tokens: int = 6144  # a step
-    row_length: int = 256  # tokens, until the learning rate falls; after that the model's whole context
+    row_length: int = 256  # tokens; the model's whole context in the last stretch
+    whole_context_from: float = 0.85  # fraction of the tokens
     lr: float = 4e-3  # at its peak
     warmup: int = 200  # steps
     flat_until: float = 0.5  # fraction of the tokens after which the rate falls
@@ -61,13 +62,17 @@ class Mixture:
         return ids[start : start + length]
 
     def repeated_row(self, length: int, rng: np.random.Generator) -> np.ndarray:
-        """Pieces of 6 to 40 ids, some of them shuffled, each written two to four times: this is where copying is
-        learned, and most instructions need it (induction heads, Olsson et al. 2022)."""
+        """Pieces of 6 to 40 ids, each written two to four times: this is where copying is learned, and most
+        instructions need it (induction heads, Olsson et al. 2022). Some are shuffled, and some are any ids at all:
+        a rare word is copied only by a model that copies whatever stands there."""
         pieces, n = [], 0
         while n < length:
-            piece = self.row(int(rng.integers(6, 41)), rng)
-            if rng.random() < 0.5:
+            size, kind = int(rng.integers(6, 41)), rng.random()
+            piece = self.row(size, rng)
+            if kind < 0.4:
                 piece = rng.permutation(piece)
+            elif kind < 0.6:
+                piece = rng.integers(0, len(self.unigram), size).astype(piece.dtype)
             piece = np.tile(piece, int(rng.integers(2, 5)))
             pieces += [piece, np.array([self.eot_id], dtype=piece.dtype)]
             n += len(piece) + 1
@@ -122,7 +127,7 @@ def pretrain(
         done = step / n_steps
         full = done >= config.full_softmax_from
         context = model.config.context_length
-        length = min(config.row_length, context) if done < config.flat_until else context
+        length = min(config.row_length, context) if done < config.whole_context_from else context
         rows = config.batch_tokens // length // (2 if full else 1)  # all logits at once: half the batch fits better
         kinds = rng.random(rows)
         tasks = config.tasks if task_row is not None and done >= config.tasks_from else 0.0

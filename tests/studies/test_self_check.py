@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from gpt.model.gpt2 import GPT, Block, GPTConfig
-from gpt.text.tokenizer import Tokenizer
-from gpt.training import self_check
-from gpt.training.self_check import (
+from gpt.studies import self_check
+from gpt.studies.self_check import (
     KNOWN_LOSS,
     KNOWN_TEXT,
     MARGIN,
@@ -20,6 +19,7 @@ from gpt.training.self_check import (
     cpu_difference,
     known_text_loss,
 )
+from gpt.text.tokenizer import Tokenizer
 from gpt.weights.checkpoint import SIZES, load_model
 from tests.reference import random_model
 
