@@ -87,8 +87,25 @@ Exercise. {ask}|{text}|Solution: {answer}
 {both} - {answer}
 Read this: {text}|Now do this: {ask}|Done: {answer}
 My turn: {ask}|"{text}"|{answer}
-One asked: {quoted}|The other wrote: {answer}""".splitlines()
+One asked: {quoted}|The other wrote: {answer}
+# Task|{ask}||# Text|{text}||# Answer|{answer}
+# What to do|{both}||# Result|{answer}
+== To do ==|{ask}|== Given ==|{text}|== Done ==|{answer}
+== Question ==|{both}|== Answer ==|{answer}
+[task]|{ask}||[text]|{text}||[answer]|{answer}
+[user]|{both}||[helper]|{answer}
+** Job **||{ask}||** Material **||{text}||** Solution **||{answer}
+<ask>|{both}|<reply>|{answer}""".splitlines()
 ONE_BY_ONE = [layout.replace("|", "\n") for layout in ONE_BY_ONE]
+HEADINGS = re.compile(r"\n*^(?:# Text|== Given ==|\[text\]|\*\* Material \*\*)\n+{text}$", re.M)
+PREAMBLES = """Here is something to do. Do just what it says.
+A small job follows, and after it the solution.
+Somebody asks for something. What is asked for comes last.
+You get a task, maybe with a text that belongs to it. Give a good answer.
+Do what you are told, as well as you can.
+The next lines hold a task and its solution. Read the task with care, then solve it.
+This is an exercise book. Each exercise has one right answer.
+Below is work for a clever helper; the helper's answer ends it.""".splitlines()
 TOGETHER = ["{text} -> {answer}", "{text} => {answer}", "{text} = {answer}", "{text}: {answer}",
             "{text} becomes {answer}", "| {text} | {answer} |", "in: {text}\nout: {answer}\n",
             "input: {text}\noutput: {answer}", "* {text} ({answer})", "text: {text}, answer: {answer}"]  # fmt: skip
@@ -98,6 +115,7 @@ FORBIDDEN = re.compile(r"###|Instruction:|Response:|Input:")
 def lay_out(layout: str, ask: str, text: str, answer: str) -> str:
     """The item in the layout: the line of an empty text falls away, several lines begin on a line of their own."""
     if not text:
+        layout = HEADINGS.sub("", layout)
         layout = re.sub(r"(?m)^[^{\n]*{text}\"?\n+", "", layout)
     for name, value in (("text", text), ("answer", answer)):
         layout = layout.replace(f": {{{name}}}", f":\n{{{name}}}") if "\n" in value else layout
@@ -141,6 +159,10 @@ def rule_text(rng: Random, material: Material, ban: Ban | None = None) -> str:
         layouts = rng.choices(ONE_BY_ONE, k=rng.choice([1, 1, 2, 3, 5]))
         if rng.random() < 0.5:
             layouts = [layouts[0]] * len(layouts)
-        text = "\n\n".join(block(rng, material, ban, layout) for layout in layouts).strip()
+        blocks = [block(rng, material, ban, layout) for layout in layouts]
+        if rng.random() < 0.4:  # something before the task that is not the task, as prompts have it
+            preamble = rng.choice(PREAMBLES if rng.random() < 0.7 else material.sentences)
+            blocks = [f"{preamble}\n\n{part}" for part in blocks]
+        text = "\n\n".join(blocks).strip()
         if text and not FORBIDDEN.search(text) and not (ban and ban.has_text(text)):
             return text
