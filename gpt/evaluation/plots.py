@@ -17,6 +17,7 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 COLOURS = [BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", GREY]  # of series, in this order
 PALE = ["#cfe3f1", "#f6d9c6", "#c9e9dd", "#f0dbe6", "#f9e6bf", "#dcf0fb", "#e6e6e6"]  # the same as grounds of text
 INK = "#222222"
+STATIONS = ["entry", "prompt", "ids", "batch", "model", "loss", "response", "score"]  # the way of one example
 LOSS_NAMES = {"all": "all tokens", "header": "response with its header", "response": "response only"}
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from gpt.model.gpt2 import GPT, MLP, GPTConfig, KVCache
+from gpt.model.gpt2 import GPT, MLP, GPTConfig, KVCache, attend
 from gpt.weights.checkpoint import SIZES, TURNED
 from tests.reference import numpy_logits, random_model
 
@@ -165,3 +165,20 @@ def test_dropout_works_in_training_and_not_in_evaluation() -> None:
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ValueError, match="n_embd 100 does not divide into 12 heads"):
         GPTConfig(n_embd=100)
+
+
+@pytest.mark.parametrize("length", [7, 256, 257])
+def test_attention_written_out_for_bfloat16_on_the_cpu_equals_the_fused_kernel(length: int) -> None:
+    """Forward and backward; at 257 tokens the fused kernel itself takes over."""
+    torch.manual_seed(0)
+    exact = [torch.randn(2, 3, length, 16, requires_grad=True) for _ in range(3)]
+    rounded = [x.detach().bfloat16().requires_grad_() for x in exact]
+    wanted = F.scaled_dot_product_attention(*exact, is_causal=True)
+    seen = attend(*rounded, None, 0.0)
+    wanted.square().sum().backward()
+    seen.float().square().sum().backward()
+    assert (seen - wanted).abs().max() < 0.05
+    for a, b in zip(rounded, exact, strict=True):
+        assert (a.grad - b.grad).norm() < 0.03 * b.grad.norm()
+    leaking = F.scaled_dot_product_attention(*exact)  # the wrong variant: no causal mask
+    assert (leaking - wanted).abs().max() > 0.5
