@@ -88,12 +88,17 @@ def plot_pretraining(curve: Sequence[dict], ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_scores(rows: dict[str, dict[str, dict[str, float]]], metric: str = "rouge_l", ax: Axes | None = None) -> Axes:
-    """A bar for each row (before, after, floors ...) with its 95% interval."""
+def plot_scores(
+    rows: dict[str, dict[str, dict[str, float]]],
+    metric: str = "rouge_l",
+    strong: Sequence[str] = ("after",),
+    ax: Axes | None = None,
+) -> Axes:
+    """A bar for each row (before, after, floors ...) with its 95% interval; the strong ones in colour."""
     ax = ax or new_axes(7.0, 0.55 * len(rows) + 1.1)
     scores = {name: row[metric] for name, row in rows.items()}
     for y, (name, score) in enumerate(scores.items()):
-        colour = BLUE if name == "after" else GREY
+        colour = BLUE if name in strong else GREY
         ax.barh(y, score["value"], color=colour, height=0.6)
         ax.hlines(y, score["low"], score["high"], color=INK, linewidth=1.5)
         ax.text(score["high"] + 0.01, y, f"{score['value']:.2f}", va="center", fontsize=9)
@@ -232,6 +237,27 @@ def plot_way(stations: Sequence[str], here: Sequence[str], ax: Axes | None = Non
             ax.annotate("", (i - 0.03, 0.3), (i - 0.19, 0.3), arrowprops={"arrowstyle": "->", "color": GREY})
     ax.set(xlim=(-0.1, len(stations)), ylim=(-0.1, 0.7))
     ax.axis("off")
+    return ax
+
+
+def plot_spans(
+    rows: dict[str, Sequence[tuple[float, float, int]]],
+    legend: Sequence[str],
+    title: str,
+    x: str,
+    ax: Axes | None = None,
+) -> Axes:
+    """A line for each row name -> stretches (start, end, kind), in place, in the colour of their kind (in `legend`)."""
+    ax = style(ax or new_axes(11.0, 0.26 * len(rows) + 1.5), title, x, "")
+    for kind, name in enumerate(legend):
+        ax.scatter([], [], marker="s", s=70, color=COLOURS[kind], label=name)
+        for r, spans in enumerate(rows.values()):
+            stretches = [(start, end - start) for start, end, of in spans if of == kind]
+            ax.broken_barh(stretches, (r - 0.4, 0.8), facecolors=COLOURS[kind], edgecolor="#fdfdfb", linewidth=0.4)
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.invert_yaxis()
+    ax.grid(visible=False)
+    ax.figure.legend(*ax.get_legend_handles_labels(), frameon=False, fontsize=9, ncols=7, loc="outside lower left")
     return ax
 
 
