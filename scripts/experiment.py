@@ -19,7 +19,8 @@ from gpt.evaluation.metrics import METRICS, bootstrap_interval
 from gpt.evaluation.plots import plot_scores, save_figure
 from gpt.evaluation.report import shown_score, table
 from gpt.studies import experiments
-from gpt.studies.experiments import Experiment, paired_difference, run_arm, runs, score_rows
+from gpt.studies.agreement import paired_difference
+from gpt.studies.experiments import Experiment, run_arm, runs, score_rows
 from gpt.text.entries import entries_sha256, load_entries, split_entries
 from gpt.text.tokenizer import load_tokenizer
 from gpt.training.train import TrainConfig

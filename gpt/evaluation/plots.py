@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
@@ -107,6 +108,39 @@ def plot_scores(
     ax.invert_yaxis()
     ax.grid(visible=False)
     ax.set_xlim(0, 1)
+    return ax
+
+
+def plot_score_histograms(samples: dict[str, Sequence[float]], low: float, high: float, ax: Axes | None = None) -> Axes:
+    """A histogram of scores from low to high for each sample, one under the other; the tallest bar has full height."""
+    ax = style(ax or new_axes(7.0, 0.8 * len(samples) + 1.0), "Scores given", "score", "")
+    edges = np.linspace(low, high, 21) if high - low > 20 else np.arange(low, high + 2) - 0.5  # else a bar each
+    for i, scores in enumerate(samples.values()):
+        shares = np.histogram(scores, edges)[0] / max(1, len(scores))
+        heights = 0.85 * shares / (shares.max() or 1)
+        ax.stairs(heights - i, edges, baseline=-i, fill=True, color=COLOURS[i % len(COLOURS)])
+        ax.axhline(-i, color=GREY, linewidth=0.8)
+    ax.set_yticks([-i for i in range(len(samples))], [f"{name} ({len(scores)})" for name, scores in samples.items()])
+    ax.grid(visible=False)
+    return ax
+
+
+def plot_paired_differences(differences: Sequence[float], interval: dict[str, float], ax: Axes | None = None) -> Axes:
+    """A bar for each row's difference, sorted, with their mean and its interval across."""
+    ax = style(ax or new_axes(), "Difference on the same rows", "rows, sorted", "this run less the other")
+    values = sorted(differences)
+    ax.bar(range(len(values)), values, width=1.0, color=[BLUE if value > 0 else ORANGE for value in values])
+    ax.axhspan(interval["low"], interval["high"], color=GREY, alpha=0.3, label="95% interval of the mean")
+    ax.axhline(interval["value"], color=INK, linewidth=1.2, label=f"mean {interval['value']:+.2f}")
+    ax.axhline(0, color=GREY, linewidth=0.8)
+    ax.legend(frameon=False, fontsize=9, loc="upper left")
+    return ax
+
+
+def plot_agreement(a: Sequence[float], b: Sequence[float], x: str, y: str, ax: Axes | None = None) -> Axes:
+    """A dot for each row, more opaque where several lie on each other."""
+    ax = style(ax or new_axes(5.0, 4.6), f"Agreement on {len(a)} rows", x, y)
+    ax.scatter(a, b, s=28, color=BLUE, alpha=0.35, linewidths=0)
     return ax
 
 
@@ -220,7 +254,8 @@ def plot_tokens(
     ax.set(xlim=(0, width), ylim=(y, -0.3))
     ax.axis("off")
     ax.set_title(title, loc="left", fontsize=11, color=INK)
-    ax.legend(frameon=False, fontsize=9, ncols=7, loc="upper left", bbox_to_anchor=(0, 0))
+    if legend:
+        ax.legend(frameon=False, fontsize=9, ncols=7, loc="upper left", bbox_to_anchor=(0, 0))
     ax.figure.set_size_inches(11.0, 0.24 * y + 0.9)
     return ax
 

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from gpt.evaluation.metrics import bootstrap_interval, copied_input, nearest_responses
+from gpt.evaluation.metrics import copied_input, nearest_responses
 from gpt.model.generate import respond
 from gpt.model.gpt2 import GPT
 from gpt.text.dataset import FIRST_KIND, InstructionDataset
@@ -80,11 +80,6 @@ def score_rows(
     """A row's score, the mean over the seeds; rows that the score does not speak of (None) are left out."""
     scores = [[score(texts[row], entry) for texts in responses] for row, entry in enumerate(test)]
     return [sum(row) / len(row) for row in scores if None not in row]
-
-
-def paired_difference(a: Sequence[float], b: Sequence[float]) -> dict[str, float]:
-    """Mean of a - b over the same rows with its 95% interval: if that holds 0, no difference was seen."""
-    return bootstrap_interval([x - y for x, y in zip(a, b, strict=True)])
 
 
 # ---- the questions ----

@@ -9,7 +9,6 @@ from gpt.studies.experiments import (
     left_out,
     loss_on,
     one_task,
-    paired_difference,
     runs,
     score_rows,
     template_of,
@@ -85,13 +84,6 @@ def test_the_base_model_answers_once_and_every_other_arm_for_each_seed() -> None
     assert runs(experiment, [1, 2]) == [
         ("before", 1), ("all kinds", 1), ("without sort", 1), ("all kinds", 2), ("without sort", 2)
     ]  # fmt: skip
-
-
-def test_a_paired_difference_sees_what_two_intervals_do_not() -> None:
-    a = [i / 20 for i in range(20)]
-    difference = paired_difference([x + 0.02 for x in a], a)
-    assert difference["value"] == pytest.approx(0.02)
-    assert difference["low"] > 0
 
 
 def test_a_rows_score_is_the_mean_over_the_seeds() -> None:
