@@ -45,7 +45,7 @@ class Template:
         A user message's content is the instruction; a message may carry an `input` beside it.
         """
         names = [field.name for field in fields(self) if field.name != "name"]
-        settings = "".join(f"{{%- set {name} = {json.dumps(getattr(self, name))} -%}}\n" for name in names)
+        settings = "".join(f"{{%- set {name} = {json.dumps(getattr(self, name), ensure_ascii=False)} -%}}\n" for name in names)
         return settings + CHAT_TEMPLATE
 
 
