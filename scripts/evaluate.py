@@ -1,7 +1,8 @@
 """Answer test entries with a run and with its base model, alone and after examples; score all beside the floors.
 
 Writes responses.json, metrics.json, loss.png, scores.png and report.md into the run's folder. With --data the entries
-are others than the run's own test entries, and the results go into a folder of their own.
+are others than the run's own test entries, and the results go into a folder of their own. With --compare other models
+answer the same entries, and RUN/comparison/comparison.html tells which is better and whether the difference is real.
 """
 
 import random
@@ -24,6 +25,7 @@ from gpt.training.run import load_settings, load_split
 from gpt.weights.checkpoint import load_model, read_json, write_atomically, write_json
 from scripts.choices import choose_device
 from scripts.command import make_parser, one_line_errors
+from scripts.compare import compare_run
 
 BATCH_SIZE = 32  # prompts without shots
 FIELDS = {"before": "base_response", "before_few_shot": "few_shot_response", "after": "model_response"}
@@ -116,12 +118,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="the run folder")
     parser.add_argument("--data", type=Path, metavar="FILE", help="other entries to test on")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the results go [RUN; with --data RUN/on-FILE]")
-    parser.add_argument("-k", type=int, default=3, metavar="X", help="examples for the base model's few-shot row [3]")
+    parser.add_argument("--compare", nargs="+", metavar="MODEL", help="models to compare with: names or run folders")
+    parser.add_argument("-k", type=int, metavar="X", help="examples for the base model's few-shot row [3]")
     parser.add_argument("--max-new-tokens", type=int, metavar="X", help="a response's tokens, at most [256]")
     parser.add_argument("--device", metavar="X", help="auto (CUDA, MPS, CPU), cuda, mps or cpu [auto]")
     args = vars(parser.parse_args(argv))
     device, _ = choose_device(args.pop("device", "auto"))
-    evaluate_run(args.pop("run"), device, **args)
+    if "compare" in args and "k" in args:
+        raise ValueError("-k is for the few-shot row, which --compare has not: leave it out")
+    if "compare" in args:
+        compare_run(args.pop("run"), args.pop("compare"), device, **args)
+    else:
+        evaluate_run(args.pop("run"), device, **{"k": 3} | args)
     return 0
 
 

@@ -1,0 +1,134 @@
+"""For `evaluate --compare`: several models on the test entries of one run, written as comparison.md and .html.
+
+RUN/comparison/   comparison.md, comparison.html, comparison.json and the pictures of the latest comparison
+  responses/      every model's responses, by what they depend on: what is there is not generated again
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from gpt.evaluation.constraints import check_constraints
+from gpt.evaluation.plots import plot_paired_differences, plot_scores, save_figure
+from gpt.model.generate import respond
+from gpt.studies.comparison import compare_models, comparison_page, floor_sentence, verdict
+from gpt.studies.page import html_page
+from gpt.text.entries import Entry, load_entries
+from gpt.text.tokenizer import load_tokenizer
+from gpt.training.run import load_settings, load_split
+from gpt.weights.checkpoint import find_folder, load_model, read_json, write_atomically, write_json
+from scripts.choices import fetch_model
+
+BATCH_SIZE = 32
+
+
+def compare_run(
+    run: Path,
+    names: Sequence[str],
+    device: torch.device,
+    data: Path | None = None,
+    out: Path | None = None,
+    max_new_tokens: int = 256,
+) -> None:
+    """Compare a run with other models, given as names or folders, and write and print what was found."""
+    settings, _ = load_settings(run)
+    split = load_split(settings)
+    test = load_entries(data) if data else split["test"]
+    for position, entry in enumerate(test):
+        check_constraints(entry.get("constraints", []), f"{data or settings.data}: test entry {position}")
+    models = find_models(run, names)
+    templates = dict.fromkeys(models, settings.template)  # of those that are no runs
+    for label, folder in models.items():
+        if folder != run and (folder / "training.json").exists():
+            templates[label] = load_settings(folder)[0].template
+            if not data:
+                check_same_test(run, split, folder)
+    answers = {
+        label: answer(run, label, folder, test, templates[label], max_new_tokens, device)
+        for label, folder in models.items()
+    }
+    comparison = compare_models(test, answers, split["train"])
+    out = out or (run / f"on-{data.stem}" if data else run) / "comparison"
+    write_comparison(out, comparison, test, answers, (data or Path(settings.data)).name)
+    for pair in comparison["pairs"]:
+        print(verdict(pair, comparison["n"]).replace("**", ""))
+    print(floor_sentence(comparison))
+    print(f"all of it: {out / 'comparison.html'}")
+
+
+def find_models(run: Path, names: Sequence[str]) -> dict[str, Path]:
+    """label -> folder, the run first; fetched if need be. Raises ValueError for a model that is named twice."""
+    models = {}
+    for name in [str(run), *names]:
+        fetch_model(name)
+        folder = find_folder(name)
+        if any(folder.samefile(other) for other in models.values()):
+            raise ValueError(f"{name} is named twice: a model is compared with others")
+        label = Path(name).resolve().name if Path(name).is_dir() else name
+        models[label if label not in models else str(folder)] = run if name == str(run) else folder
+    return models
+
+
+def check_same_test(run: Path, split: dict[str, list[Entry]], other: Path) -> None:
+    """Raises ValueError unless another run has the run's test entries: it may have learned them."""
+    theirs = load_split(load_settings(other)[0])
+    prompts = {name: {(e["instruction"], e["input"]) for e in side} for name, side in theirs.items()}
+    ours = {(entry["instruction"], entry["input"]) for entry in split["test"]}
+    if prompts["test"] != ours:
+        raise ValueError(
+            f"{other} has other test entries than {run}, and was trained on {len(ours & prompts['train'])} of its "
+            f"{len(ours)}: compare runs of the same --data, --split and --seed, or on a --data FILE new to both"
+        )
+
+
+def answer(
+    run: Path, label: str, folder: Path, test: list[Entry], template: str, max_new_tokens: int, device: torch.device
+) -> list[dict]:
+    """Greedy responses as rows `{"text", "stopped_by"}`, read from the run's folder if they are there."""
+    depends = [weights_sha256(folder), [[e["instruction"], e["input"]] for e in test], template, max_new_tokens]
+    key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]
+    path = run / "comparison" / "responses" / f"{Path(label).name}-{key}.json"
+    if path.exists():
+        return read_json(path, list)
+    model = load_model(folder, device)
+    responses = respond(
+        model, load_tokenizer(), test, template=template, max_new_tokens=max_new_tokens, batch_size=BATCH_SIZE
+    )
+    bar = tqdm(responses, label, total=len(test), unit="response", dynamic_ncols=True)
+    rows = [{"text": response.text, "stopped_by": response.stopped_by} for response in bar]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, rows)
+    return rows
+
+
+def weights_sha256(folder: Path) -> str:
+    """A fingerprint of a model's files: sizes and weights."""
+    digest = hashlib.sha256()
+    for pattern in ("*config.json", "hparams.json", "*.safetensors", "model.ckpt.*"):
+        for path in sorted(folder.glob(pattern)):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def write_comparison(out: Path, comparison: dict, test: list[Entry], answers: dict[str, list[dict]], data: str) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    rows = comparison["models"] | {name: row for name, row in comparison["floors"].items() if name != "reference"}
+    pictures = {"scores.png": "ROUGE-L of each model beside the floors"}
+    write_atomically(out / "scores.png", lambda part: save_figure(plot_scores(rows), part))
+    for i, pair in enumerate(comparison["pairs"]):
+        first, second = (comparison["row_scores"][pair[side]] for side in ("first", "second"))
+        ax = plot_paired_differences([a - b for a, b in zip(first, second, strict=True)], pair["rouge_l"])
+        shown = f"ROUGE-L, {pair['first']} less {pair['second']}"
+        ax.set_title(f"{shown}, row by row", loc="left", fontsize=11)
+        ax.set_ylabel("difference")
+        write_atomically(out / f"difference-{i}.png", lambda part, ax=ax: save_figure(ax, part))
+        pictures[f"difference-{i}.png"] = shown
+    page = comparison_page(comparison, test, answers, data, pictures)
+    write_json(out / "comparison.json", comparison)
+    write_atomically(out / "comparison.md", lambda part: part.write_text(page, encoding="utf-8"))
+    write_atomically(out / "comparison.html", lambda part: part.write_text(html_page(page, out), encoding="utf-8"))
