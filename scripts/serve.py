@@ -1,0 +1,71 @@
+"""Serve a run: python -m scripts.serve RUN --port 8000, then open http://127.0.0.1:8000 or point an OpenAI client at
+http://127.0.0.1:8000/v1. With --rate OTHER_RUN the page /rate compares the responses of two runs by hand.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpt.text.prompts import TEMPLATES
+from gpt.text.tokenizer import load_tokenizer
+from gpt.training.run import load_settings
+from gpt.weights.checkpoint import find_folder, load_model
+from scripts.choices import choose_device
+from scripts.command import add_config_flags, config_from, make_parser, one_line_errors
+
+try:
+    from gpt.serving.protocol import Served
+    from gpt.serving.rating import Rating
+    from gpt.serving.scheduler import Limits
+    from gpt.serving.server import LOCAL, listen, make_app, make_server
+except ModuleNotFoundError as missing:
+    if missing.name.split(".")[0] == "gpt":
+        raise
+    sys.exit(f"error: {missing.name} is not installed: pip install -c constraints.txt -e '.[serve]'")
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = make_parser(__doc__)
+    parser.add_argument("run", metavar="RUN", help="a run folder, or the name or folder of a model")
+    parser.add_argument("--rate", type=Path, metavar="OTHER", help="another run, to rate the responses of both by hand")
+    parser.add_argument("--seed", type=int, default=123, metavar="X", help="of the order on the page /rate [123]")
+    parser.add_argument("--host", default="127.0.0.1", metavar="X", help="address to listen on [127.0.0.1, which only"
+                        " this machine reaches]")  # fmt: skip
+    parser.add_argument("--port", type=int, default=8000, metavar="X", help="0 takes a free one [8000]")
+    parser.add_argument("--name", metavar="X", help="what clients call the model [the folder's name]")
+    parser.add_argument("--template", metavar="X", help=f"{', '.join(TEMPLATES)} [the run's; alpaca for other models]")
+    parser.add_argument("--max-new-tokens", type=int, metavar="X", help="where a request does not say [256]")
+    parser.add_argument("--device", default="auto", metavar="X", help="auto (CUDA, MPS, CPU), cuda, mps or cpu [auto]")
+    add_config_flags(parser, Limits, ["max_batch", "max_waiting", "max_body"])
+    args = parser.parse_args(argv)
+    limits = config_from(args, Limits)
+    folder = find_folder(args.run)
+    rating = Rating(folder, args.rate, args.seed) if "rate" in args else None
+    device, _ = choose_device(args.device)
+    settings = load_settings(folder)[0] if (folder / "training.json").exists() else None
+    defaults = {
+        "name": folder.resolve().name,
+        "template": settings.template if settings else "alpaca",
+        "turns": getattr(settings, "turns", False),  # a run says so once there is training on conversations
+    }
+    with listen(args.host, args.port) as sock:  # before the model is loaded: a port that is taken is said at once
+        served = config_from(args, Served, model=load_model(folder, device), tokenizer=load_tokenizer(), **defaults)
+        app = make_app(served, limits=limits, rating=rating, is_local=args.host in LOCAL)
+        announce(served.name, args.host, sock.getsockname()[1], rating)
+        make_server(app).run(sockets=[sock])  # until Ctrl-C
+    return 0
+
+
+def announce(name: str, host: str, port: int, rating: Rating | None) -> None:
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    print(f"{name} at {url} (the API at {url}/v1); Ctrl-C stops")
+    if rating:
+        print(f"rating by hand at {url}/rate: {len(rating.ratings)} of {len(rating.pairs)} pairs rated, {rating.path}")
+    if host not in LOCAL:
+        print(f"note: {host} can be reached from other machines, and there is no password: anybody may use it")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
