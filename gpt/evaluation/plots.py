@@ -5,6 +5,7 @@ ground with dark ink, so that it reads the same on a light page and on a dark on
 """
 
 import math
+import re
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -183,7 +184,7 @@ def plot_shares(rows: dict[str, dict[str, float]], title: str, unit: str = "", a
     ax.set_yticks(range(len(rows)), list(rows))
     ax.invert_yaxis()
     ax.grid(visible=False)
-    ax.figure.legend(frameon=False, fontsize=9, ncols=4, loc="outside lower left")
+    ax.figure.legend(frameon=False, fontsize=9, ncols=5, loc="outside lower left")
     return ax
 
 
@@ -297,8 +298,9 @@ def plot_spans(
 
 
 def show_spaces(token: str) -> str:
-    """Spaces and line ends made visible: they are part of a token."""
-    return token.replace(" ", "␣").replace("\n", "⏎").replace("$", r"\$")
+    """Line ends made visible, and spaces at either end: there they are part of a token."""
+    token = re.sub(r"^ +| +$", lambda found: "␣" * len(found[0]), token)
+    return token.replace("\n", "⏎").replace("$", r"\$")
 
 
 # ---- to a file -------------------------------------------------------------------------------------------

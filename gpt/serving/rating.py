@@ -21,9 +21,9 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from gpt.studies.agreement import agreement
 from gpt.evaluation.judge import SCALES, score_question
 from gpt.evaluation.metrics import bootstrap_interval
+from gpt.studies.agreement import agreement
 from gpt.weights.checkpoint import read_json
 
 DIMENSIONS = ("relevance", "accuracy", "fluency", "completeness")

@@ -44,8 +44,11 @@ class Template:
 
         A user message's content is the instruction; a message may carry an `input` beside it.
         """
-        names = [field.name for field in fields(self) if field.name != "name"]
-        settings = "".join(f"{{%- set {name} = {json.dumps(getattr(self, name), ensure_ascii=False)} -%}}\n" for name in names)
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "name"}
+        quoted = {
+            name: json.dumps(value, ensure_ascii=False) for name, value in values.items()
+        }  # llama.cpp knows no \\u
+        settings = "".join(f"{{%- set {name} = {value} -%}}\n" for name, value in quoted.items())
         return settings + CHAT_TEMPLATE
 
 

@@ -27,8 +27,8 @@ from gpt.evaluation.judge import (
     score_question,
     verdicts_by_sample,
 )
-from gpt.studies.judge_report import comparison_words, headline, judge_page, judge_summary, trust
 from gpt.evaluation.metrics import copied_input
+from gpt.studies.judge_report import comparison_words, headline, judge_page, judge_summary, trust
 from gpt.text.entries import load_entries
 from tests.judge_server import longest_wins, oracle, part
 
