@@ -2,6 +2,8 @@
 
 from types import ModuleType
 
+from gpt.evaluation.chat_client import ChatClient, ChatError
+from gpt.evaluation.judge import Verdict, judge, parse_score
 from gpt.evaluation.metrics import (
     bleu,
     bootstrap_interval,
@@ -22,6 +24,7 @@ from gpt.model.generate import (
     stream_response,
 )
 from gpt.model.gpt2 import GPT, MLP, Block, CausalSelfAttention, GPTConfig, KVCache
+from gpt.studies.agreement import paired_difference
 from gpt.text.dataset import (
     IGNORE_INDEX,
     Example,
@@ -43,7 +46,10 @@ from gpt.text.prompts import (
 )
 from gpt.text.tokenizer import Tokenizer, load_tokenizer
 from gpt.training.loss import evaluate_loss, supervised_loss
-from gpt.training.train import StepReport, TrainConfig, TrainingError, lr_at, make_optimizer, train
+from gpt.training.train import StepReport, TrainConfig, TrainingError, choose_trained, lr_at, make_optimizer, train
+from gpt.tuning.adapter import load_adapter, save_adapter
+from gpt.tuning.lora import add_lora, merge_lora, merged_copy, unmerge_lora, use_adapters
+from gpt.tuning.prompt_tuning import add_prompt, load_prompt, save_prompt, with_prompt
 from gpt.weights.checkpoint import SIZES, load_model, save_model
 from gpt.weights.tf_checkpoint import CheckpointError, TensorEntry, read_tf_index, read_tf_tensor
 

@@ -1,9 +1,12 @@
-"""Device, precision and model: what is used, and why, where nobody has said."""
+"""Device, precision, model and key: what is used, and why, where nobody has said."""
 
+import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import torch
 
+from gpt.evaluation.chat_client import LOCAL
 from gpt.weights.download import download, find_model
 from gpt.weights.sources import BESIDE, OPENAI_NAMES, SOURCES
 from scripts.download import Bars
@@ -63,3 +66,16 @@ def fetch_model(name: str) -> None:
             download(name, on_progress=bars.show)
         finally:
             bars.bar.close()
+
+
+def key_from_environment(base_url: str, name: str | None = None) -> str:
+    """The key in the environment variable `name`; without a name OPENAI_API_KEY, which is not sent in the clear.
+
+    Raises ValueError if a named variable is not set.
+    """
+    if name:
+        if not os.environ.get(name):
+            raise ValueError(f"the environment variable {name} is not set: it should hold the server's key")
+        return os.environ[name].strip()
+    parts = urlsplit(base_url)
+    return os.environ.get("OPENAI_API_KEY", "").strip() if parts.scheme == "https" or parts.hostname in LOCAL else ""

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from gpt.model.gpt2 import GPT
@@ -17,23 +18,29 @@ from gpt.studies.self_check import check_model
 from gpt.text.dataset import InstructionDataset
 from gpt.text.prompts import TEMPLATES
 from gpt.training import run
-from gpt.training.train import TrainConfig
+from gpt.training.train import TrainConfig, choose_trained
 from gpt.weights.checkpoint import load_model, read_json, untie
 from scripts.choices import choose_device
 from scripts.command import add_config_flags, field_comments, make_parser, one_line_errors
 from scripts.evaluate import evaluate_run
 from scripts.new_run import ENTRIES, new_run
-from scripts.recipe import write_comparison
+from scripts.recipe import recipe_ways, write_comparison
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 FLAGS = (
     "epochs batch_size micro_batch lr schedule warmup weight_decay clip dropout loss_on precision max_length "
-    "eval_every patience seed"
+    "eval_every patience seed lr_embeddings lr_layer_decay freeze lora_rank lora_alpha lora_dropout lora_targets"
 ).split()
 SWITCHES = ("decay_all", "drop_last")  # a recipe may have them on, so they can be turned off too
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
+    parser.usage = "%(prog)s [FLAG ...]"  # all of them stand below
     parser.add_argument("--model", metavar="X", help="a name (gpt2, gpt2-medium, ..., gpt2-tiny) or a folder")
     parser.add_argument("--data", type=Path, metavar="FILE", help=f"entries in JSON [data/{ENTRIES.name}]")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder [runs/MODEL]")
@@ -63,6 +70,13 @@ def say_start(settings: run.RunSettings, facts: dict) -> None:
     print(f"device     {facts['device']}\nprecision  {facts['precision']}\nself-check {facts['self_check']}")
     print(f"training   {config.epochs} epochs, {config.batch_size} entries a step, learning rate {config.lr:g},"
           f" loss on {config.loss_on}, template {settings.template}, seed {config.seed}")  # fmt: skip
+    if facts["trained"] != facts["parameters"]:
+        how = f"{config.freeze} frozen"
+        if config.lora_rank:
+            how = (f"LoRA on {config.lora_targets}, rank {config.lora_rank}, alpha {config.lora_alpha:g},"
+                   f" scale {config.lora_alpha / config.lora_rank:g}")  # fmt: skip
+        share = facts["trained"] / facts["parameters"]
+        print(f"trained    {facts['trained']:,} parameters, {share:.2%} of the model's: {how}")
     if set(facts["converted"]) != {"alpaca"}:
         print(f"note       records by format, and what changed on the way: {facts['converted']}")
     for name, n in facts["counts"].items():
@@ -78,7 +92,9 @@ def drive(folder: Path, settings: run.RunSettings, model: GPT, sides: dict[str, 
     reports, val = [], ""
     bar = tqdm(unit="step", dynamic_ncols=True, mininterval=0.5)
     try:
-        for report in run.train_run(folder, settings, model, sides, lambda: bool(asked)):
+        for report in run.train_run(
+            folder, settings, model, sides, lambda: bool(asked), **recipe_ways(settings, sides)
+        ):
             reports.append(report)
             if len(reports) == 1:  # on resume the rate must not count what was done before
                 bar.initial = report["step"]
@@ -105,6 +121,15 @@ def how_ended(folder: Path, settings: run.RunSettings) -> str:
     return "; ".join(filter(None, parts))
 
 
+def peak_bytes(device: torch.device) -> int:
+    """The most memory this process has held so far: the device's on CUDA, else its own; 0 where nobody counts."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if resource is None:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
@@ -118,10 +143,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     check = "left out" if "no_self_check" in args else check_model(model, settings.model, settings.config.precision)
     model = untie(model) if settings.untie else model
     sides = run.make_datasets(split, settings, model.config.context_length)
+    facts |= {"parameters": model.n_parameters()}  # before adapters come to it
+    choose_trained(model, settings.config)
     facts |= {
         "device": shown_device,
         "self_check": check,
-        "parameters": model.n_parameters(),
+        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "entries": {name: len(side) for name, side in split.items()},
         "counts": {name: side.counts() for name, side in sides.items()},
     }
@@ -134,6 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     facts["ended"] = how_ended(folder, settings)
     facts["seconds"] = round(sum(report["seconds"] for report in history), 1)
     facts["tokens_per_second"] = round(run.tokens_per_second(history))
+    facts["peak_bytes"] = peak_bytes(device)
     run.save_settings(folder, settings, facts)
     if settings.recipe:
         write_comparison(folder, settings, model)

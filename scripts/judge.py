@@ -13,10 +13,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from gpt.evaluation import judge, plots
-from gpt.evaluation.chat_client import ChatClient, ChatError, key_from_environment
+from gpt.evaluation.chat_client import ChatClient, ChatError
 from gpt.studies import judge_report
 from gpt.weights.checkpoint import read_json, write_atomically, write_json
 from gpt.weights.download import cache_folder
+from scripts.choices import key_from_environment
 from scripts.command import add_config_flags, config_from, make_parser, one_line_errors
 
 ENOUGH_FAILURES = 10  # one after the other: the server is gone

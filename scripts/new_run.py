@@ -1,6 +1,7 @@
 """For `finetune`: flags -> the settings of a new run, and the folder it goes to."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,6 +18,9 @@ ENTRIES = Path(__file__).parents[1] / "data" / "instructions.json"
 # A model of 8M parameters takes larger steps and more passes than OpenAI's, and has nothing to spare for dropout. At
 # 1e-3 and above it forgets how to copy: validation loss 3.8 instead of 3.3.
 TINY_SETTINGS = {"lr": 3e-4, "epochs": 3, "dropout": 0.0}
+# Adapters learn at ten times the rate of whole matrices (Schulman et al. 2025, "LoRA Without Regret"). With a
+# gpt2-tiny and 30 steps of 8, adapters at 3e-3 got as far as the whole model at 3e-4; at 3e-4 they stayed behind.
+LORA_LR = 10
 
 
 def new_run(args: argparse.Namespace, device: torch.device) -> tuple[Path, RunSettings, dict]:
@@ -26,6 +30,7 @@ def new_run(args: argparse.Namespace, device: torch.device) -> tuple[Path, RunSe
     precision, reason = default_precision(device)
     defaults, reason = {"precision": precision}, "as asked" if "precision" in args else reason
     config = config_from(args, TrainConfig, **defaults)
+    check_ways(args, config)
     make_scaler(device, config.precision)  # a bad flag should fail before anything is fetched
     data = getattr(args, "data", None) or (fetch_entries(recipe) if recipe else ENTRIES)
     entries, converted = read_entries(data)
@@ -34,6 +39,8 @@ def new_run(args: argparse.Namespace, device: torch.device) -> tuple[Path, RunSe
     model, why = choose_model(getattr(args, "model", None), device)
     if model == "gpt2-tiny":
         config = config_from(args, TrainConfig, **defaults | TINY_SETTINGS)
+    if config.lora_rank and "lr" not in args:
+        config = replace(config, lr=LORA_LR * config.lr)
     template, split = getattr(args, "template", "alpaca"), getattr(args, "split", "grouped")
     folder = getattr(args, "out", None) or free_folder(Path("runs") / f"{recipe}-{Path(model).name}".lstrip("-"))
     check_free(folder)
@@ -41,6 +48,15 @@ def new_run(args: argparse.Namespace, device: torch.device) -> tuple[Path, RunSe
         model, str(data.resolve()), entries_sha256(entries), template, split, config, "untie" in args, recipe
     )
     return folder, settings, {"why": why, "converted": converted, "precision": f"{config.precision} ({reason})"}
+
+
+def check_ways(args: argparse.Namespace, config: TrainConfig) -> None:
+    """Raises ValueError for flags that mean nothing together."""
+    given = [name for name in vars(args) if name.startswith("lora_")]
+    if given and not config.lora_rank:
+        raise ValueError(f"{', '.join(given)} without LoRA: say --lora-rank 8, for instance")
+    if "recipe" in args and (given or {"freeze", "lr_embeddings", "lr_layer_decay"} & set(vars(args))):
+        raise ValueError("a recipe trains the whole model at one rate: leave out LoRA, freezing and other rates")
 
 
 def check_free(folder: Path) -> None:

@@ -78,7 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("corpus", type=Path, metavar="CORPUS")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model folder, and the run's state")
     parser.add_argument("--device", metavar="X", help="auto (CUDA, MPS, CPU), cuda, mps or cpu [auto]")
-    add_config_flags(parser, PretrainConfig, ["tokens", "lr", "repeats", "tasks", "tasks_from", "flat_until", "seed"])
+    add_config_flags(
+        parser,
+        PretrainConfig,
+        ["tokens", "lr", "repeats", "tasks", "tasks_from", "flat_until", "full_softmax_from", "seed"],
+    )
     args = parser.parse_args(argv)
     config, (device, shown) = config_from(args, PretrainConfig), choose_device(getattr(args, "device", "auto"))
     work = args.out / "last"

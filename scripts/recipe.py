@@ -1,11 +1,13 @@
 """For `finetune --recipe book`: what the recipe sets, and the comparison on screen, as recipe.json and recipe.md."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 from gpt.evaluation.report import table
 from gpt.model.gpt2 import GPT
-from gpt.training.recipe import RECIPES, Comparison, changes, compare, verdict
+from gpt.studies.recipe import RECIPES, Comparison, changes, compare, measure, published_batches, verdict
+from gpt.text.dataset import InstructionDataset
 from gpt.training.run import RunSettings
 from gpt.weights.checkpoint import SIZES, read_json, write_atomically, write_json
 from gpt.weights.download import download
@@ -19,6 +21,18 @@ def recipe_flags(name: str) -> dict[str, object]:
     if name and name not in RECIPES:
         raise ValueError(f"recipe {name!r} is not known: use {', '.join(RECIPES)}")
     return {setting: value for setting, value in RECIPES.get(name, {}).items() if setting != "entries_sha256"}
+
+
+def recipe_ways(settings: RunSettings, sides: dict[str, InstructionDataset]) -> dict[str, Callable]:
+    """For `train_run`: the published batches of each epoch, and what is measured the published way after a step."""
+    if not settings.recipe:
+        return {}
+    recipe_flags(settings.recipe)  # raises for one that is not known
+    train_set, val_set, config = sides["train"], sides["val"], settings.config
+    return {
+        "batches_of": lambda epoch: published_batches(len(train_set), config, epoch),
+        "measure": lambda model, step: measure(model, train_set, val_set, config, step),
+    }
 
 
 def fetch_entries(name: str) -> Path:

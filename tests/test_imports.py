@@ -11,11 +11,11 @@ ROOMS = {
     "text": ["tokenizer", "formats", "entries", "prompts", "dataset"],
     "model": ["gpt2", "generate"],
     "weights": ["sources", "download", "tf_checkpoint", "checkpoint"],
-    "tuning": ["lora", "adapter", "prompt_tuning"],
-    "training": ["loss", "train", "recipe", "run"],
+    "tuning": ["freezing", "lora", "adapter", "prompt_tuning"],
+    "training": ["loss", "train", "run"],
     "evaluation": ["metrics", "constraints", "chat_client", "judge", "plots", "report"],
     "curation": ["cards", "templates", "material", "rule_tasks", "rule_text"],
-    "studies": ["self_check", "pretrain", "agreement", "experiments", "page", "comparison", "judge_report"],
+    "studies": ["recipe", "self_check", "pretrain", "agreement", "experiments", "page", "comparison", "judge_report"],
     "serving": ["gguf", "batching", "scheduler", "protocol", "rating", "server"],
 }
 SIDE_ROOMS = {

@@ -21,10 +21,8 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 import requests
-from urllib3.exceptions import InvalidHeader
-from urllib3.util import Retry
 
-from gpt.weights.download import BUSY, LONGEST_WAIT
+from gpt.weights.download import BUSY, LONGEST_WAIT, PASSING, cause, retry_after
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 Item, Result = TypeVar("Item"), TypeVar("Result")
@@ -95,7 +93,7 @@ class ChatClient:
             response = self._send("GET", "/models")
         except requests.RequestException as error:
             raise ChatError(
-                f"no server answers at {self.url} ({_cause(error)}): start one, or mend the address"
+                f"no server answers at {self.url} ({cause(error)}): start one, or mend the address"
             ) from None
         status = response.status_code
         if status in (401, 403):
@@ -121,8 +119,8 @@ class ChatClient:
                 return _read_reply(self._send("POST", "/chat/completions", json=body), self.url)
             except _TryAgain as error:
                 reason, pause = error.args
-            except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-                reason, pause = _cause(error), 0.0
+            except PASSING as error:
+                reason, pause = cause(error), 0.0
             except requests.RequestException as error:
                 raise ChatError(f"{self.url}: {error}") from None
             if n_failures + 1 < self.n_tries:
@@ -148,10 +146,7 @@ def _read_reply(response: requests.Response, url: str) -> str:
     """The text of a reply; ChatError if asking again is of no use, _TryAgain if it may be."""
     status = response.status_code
     if status in BUSY or status >= 500:
-        pause = 0.0
-        with suppress(InvalidHeader):
-            pause = Retry().get_retry_after(response.raw) or 0.0  # in seconds, given as a number or as a date
-        raise _TryAgain(f"the server answered {status} {response.reason}", pause)
+        raise _TryAgain(f"the server answered {status} {response.reason}", retry_after(response))
     if status != 200:
         raise ChatError(f"{url}: the server answered {status} {response.reason}: {_beginning(response)}")
     with suppress(ValueError, LookupError, TypeError, RecursionError):
@@ -164,29 +159,6 @@ def _read_reply(response: requests.Response, url: str) -> str:
 def _beginning(response: requests.Response) -> str:
     text = " ".join(response.text.split())
     return repr(text if len(text) <= 120 else text[:120] + " ...")
-
-
-def _cause(error: requests.RequestException) -> str:
-    """What broke a connection, in a few words."""
-    if isinstance(error, requests.Timeout) or "timed out" in str(error):
-        return "no answer in time"
-    cut = ("Remote end closed", "Connection aborted", "IncompleteRead", "Connection broken")
-    if any(text in str(error) for text in cut):
-        return "the connection was cut"
-    return str(error).rpartition(": ")[2].partition('"')[0]  # the cause stands last
-
-
-def key_from_environment(base_url: str, name: str | None = None) -> str:
-    """The key in the environment variable `name`; without a name OPENAI_API_KEY, which is not sent in the clear.
-
-    Raises ValueError if a named variable is not set.
-    """
-    if name:
-        if not os.environ.get(name):
-            raise ValueError(f"the environment variable {name} is not set: it should hold the server's key")
-        return os.environ[name].strip()
-    parts = urlsplit(base_url)
-    return os.environ.get("OPENAI_API_KEY", "").strip() if parts.scheme == "https" or parts.hostname in LOCAL else ""
 
 
 def in_parallel(

@@ -41,6 +41,14 @@ def style(ax: Axes, title: str, x: str, y: str) -> Axes:
     return ax
 
 
+def name_rows(ax: Axes, names: Sequence[str]) -> Axes:
+    """A name for each horizontal bar, the first on top."""
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.grid(visible=False)
+    return ax
+
+
 def running_mean(values: Sequence[float], width: int) -> list[float]:
     """The mean of each value and up to width - 1 before it."""
     means = []
@@ -75,19 +83,10 @@ def plot_losses(history: Sequence[dict], loss_on: str = "response", ax: Axes | N
 
 def plot_pretraining(curve: Sequence[dict], ax: Axes | None = None) -> Axes:
     """Loss on what is read, task-like text and all, and on held-out text, by tokens read."""
-    ax = style(ax or new_axes(), "Pretraining", "million tokens", "nats per token")
-    for name, label, colour in (("loss", "read, running mean", GREY), ("held_out", "held-out text", BLUE)):
-        points = [point for point in curve if point.get(name) is not None]
-        ax.plot(
-            [p["tokens"] / 1e6 for p in points],
-            [p[name] for p in points],
-            "o-",
-            markersize=3,
-            color=colour,
-            label=label,
-        )
-    ax.legend(frameon=False, fontsize=9)
-    return ax
+    known = {name: [point for point in curve if point.get(name) is not None] for name in ("held_out", "loss")}
+    lines = {name: ([p["tokens"] / 1e6 for p in points], [p[name] for p in points]) for name, points in known.items()}
+    named = {"read, running mean": lines["loss"], "held-out text": lines["held_out"]}
+    return plot_lines(named, "Pretraining", "million tokens", "nats per token", ax)
 
 
 def plot_scores(
@@ -105,11 +104,8 @@ def plot_scores(
         ax.hlines(y, score["low"], score["high"], color=INK, linewidth=1.5)
         ax.text(score["high"] + 0.01, y, f"{score['value']:.2f}", va="center", fontsize=9)
     style(ax, f"{metric.replace('_', '-').upper()} with its 95% interval", "", "")
-    ax.set_yticks(range(len(scores)), [name.replace("_", " ") for name in scores])
-    ax.invert_yaxis()
-    ax.grid(visible=False)
     ax.set_xlim(0, 1)
-    return ax
+    return name_rows(ax, [name.replace("_", " ") for name in scores])
 
 
 def plot_score_histograms(samples: dict[str, Sequence[float]], low: float, high: float, ax: Axes | None = None) -> Axes:
@@ -166,11 +162,8 @@ def plot_bars(values: dict[str, float], title: str, unit: str = "", ax: Axes | N
     for i, value in enumerate(values.values()):
         ax.barh(i, value, color=BLUE, height=0.65)
         ax.text(value, i, f" {value:.4g}", va="center", fontsize=9)
-    ax.set_yticks(range(len(values)), list(values))
-    ax.invert_yaxis()
-    ax.grid(visible=False)
     ax.margins(x=0.15)
-    return ax
+    return name_rows(ax, list(values))
 
 
 def plot_shares(rows: dict[str, dict[str, float]], title: str, unit: str = "", ax: Axes | None = None) -> Axes:
@@ -181,11 +174,8 @@ def plot_shares(rows: dict[str, dict[str, float]], title: str, unit: str = "", a
         widths = [row.get(part, 0.0) for row in rows.values()]
         ax.barh(range(len(rows)), widths, left=lefts, color=COLOURS[i % len(COLOURS)], height=0.65, label=part)
         lefts = [left + width for left, width in zip(lefts, widths, strict=True)]
-    ax.set_yticks(range(len(rows)), list(rows))
-    ax.invert_yaxis()
-    ax.grid(visible=False)
     ax.figure.legend(frameon=False, fontsize=9, ncols=5, loc="outside lower left")
-    return ax
+    return name_rows(ax, list(rows))
 
 
 def plot_grid(

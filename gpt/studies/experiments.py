@@ -16,7 +16,7 @@ from gpt.model.gpt2 import GPT
 from gpt.text.dataset import FIRST_KIND, InstructionDataset
 from gpt.text.entries import Entry, near_duplicates
 from gpt.text.tokenizer import Tokenizer
-from gpt.training.train import TrainConfig, make_optimizer, train
+from gpt.training.train import TrainConfig, choose_trained, make_optimizer, train
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def fine_tune(base: GPT, arm: Arm, tokenizer: Tokenizer, template: str = "alpaca
         return model.eval()
     max_length = min(arm.config.max_length, base.config.context_length)
     sides = [InstructionDataset(entries, tokenizer, template, max_length) for entries in (arm.train, arm.val)]
+    choose_trained(model, arm.config)
     best, best_loss = None, float("inf")
     for report in train(model, make_optimizer(model, arm.config), *sides, arm.config):
         if report.step and report.val and report.val[arm.config.loss_on] < best_loss:

@@ -5,6 +5,7 @@ RUN/                     a Hugging Face model folder (weights/checkpoint.py), th
   history.json           a report of each step
   last/state.pt          newest weights, optimizer, loss scaler and step: all that going on bit for bit needs, because
                          the order of the entries and dropout follow from seed and step
+  adapter/               of a run with LoRA: the best adapter alone, in PEFT's format (the model has it merged in)
   metrics.json responses.json loss.png scores.png report.md      written by `scripts.evaluate`
 """
 
@@ -24,8 +25,9 @@ from gpt.text.dataset import InstructionDataset
 from gpt.text.entries import Entry, entries_sha256, load_entries, split_entries
 from gpt.text.prompts import get_template
 from gpt.text.tokenizer import load_tokenizer
-from gpt.training.recipe import RECIPES, measure, published_batches
 from gpt.training.train import TrainConfig, make_optimizer, make_scaler, train
+from gpt.tuning.adapter import save_adapter
+from gpt.tuning.lora import merged_copy
 from gpt.weights.checkpoint import read_json, save_model, write_atomically, write_json
 
 SAVE_EVERY = 300  # seconds between saves of the newest state; it is saved after each evaluation too
@@ -46,8 +48,6 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         get_template(self.template)
-        if self.recipe not in ("", *RECIPES):
-            raise ValueError(f"recipe {self.recipe!r} is not known: use {', '.join(RECIPES)}")
 
 
 def save_settings(folder: Path, settings: RunSettings, facts: dict[str, object]) -> None:
@@ -156,14 +156,26 @@ def why_ended(history: list[dict], config: TrainConfig) -> str:
 # ---- training, recorded ----
 
 
+def save_best(folder: Path, settings: RunSettings, model: GPT) -> None:
+    """The model as the run's result: always a plain one; adapters are merged in a copy and saved alone too."""
+    if settings.config.lora_rank:
+        save_adapter(model, folder / "adapter", settings.model)
+        model = merged_copy(model)
+    save_model(model, folder, settings.template)
+
+
 def train_run(
     folder: Path,
     settings: RunSettings,
     model: GPT,
     sides: dict[str, InstructionDataset],
     is_stopped: Callable[[], bool] = lambda: False,
+    batches_of: Callable[[int], list[list[int]]] | None = None,
+    measure: Callable[[GPT, int], object] = lambda model, step: None,
 ) -> Iterator[dict[str, object]]:
     """Train into the run folder, from its newest state on if it has one, and yield each report as it is recorded.
+    The model comes as `choose_trained` leaves it. A recipe gives the batches of each epoch, and what to measure after
+    a step.
 
     The best model by validation loss lies in the folder itself, the newest state in last/. Asked to stop, it saves
     after the step at hand and ends; so it does when the configuration's patience is at its end.
@@ -176,7 +188,6 @@ def train_run(
     if why_ended(history, config):
         return
     first_step, n_known = (history[-1]["step"] if history else 0), len(history)
-    batches_of = (lambda epoch: published_batches(len(train_set), config, epoch)) if settings.recipe else None
     saved = began = time.monotonic()
     reports = train(model, optimizer, train_set, val_set, config, first_step, scaler=scaler, batches_of=batches_of)
     for step_report in reports:
@@ -185,10 +196,10 @@ def train_run(
             continue
         now = time.monotonic()
         history.append(dataclasses.asdict(step_report) | {"seconds": round(now - began, 4)})
-        if settings.recipe and (found := measure(model, train_set, val_set, config, step_report.step)):
+        if found := measure(model, step_report.step):
             history[-1]["published_way"] = found
         if step_report.val and best_step(history, config.loss_on) == step_report.step > 0:
-            save_model(model, folder, settings.template)
+            save_best(folder, settings, model)
         stopped = is_stopped() or bool(step_report.val and why_ended(history, config))
         if stopped or step_report.val or now - saved > SAVE_EVERY:
             save_state(folder, model, optimizer, scaler, history)

@@ -17,6 +17,8 @@ import torch
 from gpt.model.gpt2 import GPT
 from gpt.text.dataset import FIRST_KIND, InstructionDataset, batches_by_length, collate
 from gpt.training.loss import evaluate_loss, supervised_loss
+from gpt.tuning.freezing import check_freeze, freeze, lr_factor
+from gpt.tuning.lora import TARGETS, add_lora
 
 
 class TrainingError(RuntimeError):
@@ -44,15 +46,22 @@ class TrainConfig:
     eval_every: int = 0  # steps between validation losses; 0 means twice an epoch
     patience: int = 0  # validations without a new best after which the run ends; 0 means never
     seed: int = 123  # of the split, the order of the entries and dropout
+    lr_embeddings: float = 0.0  # learning rate of the embeddings, at its peak; 0 means lr
+    lr_layer_decay: float = 1.0  # a block's learning rate over that of the block above it
+    freeze: str = ""  # what stays as it is, by commas: embeddings, first:N or all-but:N blocks
+    lora_rank: int = 0  # of LoRA's adapters, which then learn alone; 0 means none
+    lora_alpha: float = 16.0  # an adapter's output is scaled by alpha / rank
+    lora_dropout: float = 0.0  # probability, on an adapter's input
+    lora_targets: str = ",".join(TARGETS)  # layers of the blocks that get adapters
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "micro_batch", "lr", "max_length"):
+        for name in ("epochs", "batch_size", "micro_batch", "lr", "max_length", "lr_layer_decay", "lora_alpha"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be more than 0")
-        for name in ("warmup", "dropout"):
+        for name in ("warmup", "dropout", "lora_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 0 and less than 1")
-        for name in ("weight_decay", "clip", "eval_every", "patience"):
+        for name in ("weight_decay", "clip", "eval_every", "patience", "lr_embeddings", "lora_rank"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must not be negative")
         if not 0 <= self.seed < 2**32:
@@ -61,6 +70,9 @@ class TrainConfig:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: use one of {', '.join(known)}")
+        check_freeze(self.freeze)
+        if self.lora_rank and (self.freeze or self.lr_embeddings):
+            raise ValueError("LoRA freezes the whole model: leave out freeze and lr_embeddings, or lora_rank")
 
 
 SCHEDULES = ("cosine", "linear", "constant")
@@ -93,15 +105,34 @@ def lr_at(step: int, n_steps: int, config: TrainConfig) -> float:
     return config.lr * (1 - 0.9 * fall)
 
 
+def choose_trained(model: GPT, config: TrainConfig) -> None:
+    """Leave to training what the settings say, in place: LoRA's adapters, or all that `freeze` does not name.
+
+    A tied output layer is the embedding and frozen with it. Raises ValueError for blocks that the model does not have.
+    """
+    if config.lora_rank:
+        targets = config.lora_targets.split(",")
+        add_lora(model, config.lora_rank, config.lora_alpha, config.lora_dropout, targets, seed=config.seed)
+    freeze(model, config.freeze)
+
+
 def make_optimizer(model: GPT, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with decay on matrices only, if not asked otherwise: it would pull the gains of layer norms towards 0."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    vector_decay = config.weight_decay if config.decay_all else 0.0
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": vector_decay},
-    ]
-    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+    """AdamW with decay on matrices only, if not asked otherwise: it would pull the gains of layer norms towards 0. For
+    each learning rate there is a group of matrices and one of vectors."""
+    groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            factor = lr_factor(name, model.config.n_layer, config.lr_layer_decay, config.lr_embeddings / config.lr)
+            groups.setdefault((factor, p.dim() >= 2), []).append(p)
+    decay = {True: config.weight_decay, False: config.weight_decay if config.decay_all else 0.0}
+    return torch.optim.AdamW(
+        [
+            {"params": groups[factor, is_matrix], "weight_decay": decay[is_matrix], "lr_factor": factor}
+            for factor, is_matrix in sorted(groups, reverse=True)
+        ],
+        lr=config.lr,
+        fused=True,
+    )
 
 
 def make_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
@@ -157,7 +188,7 @@ def train(
             batches = batches_of(epoch)
         lr = lr_at(step, n_steps, config)
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_factor", 1.0)  # a state saved by an older version has none
         torch.manual_seed(config.seed * 1_000_003 + step)  # dropout
         loss, is_updated = train_step(model, optimizer, train_set, batches[position], config, step, scaler)
         done = step + 1

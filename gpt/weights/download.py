@@ -19,10 +19,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import requests
+from urllib3.exceptions import InvalidHeader
+from urllib3.util import Retry
 
 from gpt.weights.sources import BESIDE, OPENAI_NAMES, Source, find_sources
 
@@ -32,6 +33,7 @@ except ImportError:  # Windows: two processes on one file are not told apart the
     fcntl = None
 
 BUSY = {408, 425, 429, 500, 502, 503, 504}  # HTTP status codes that may pass
+PASSING = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)  # so may these
 LONGEST_WAIT = 60.0  # seconds between two tries, even where the server asks for more
 CHUNK = 1 << 16  # bytes; no more is lost when a connection breaks
 
@@ -248,7 +250,7 @@ class _Transfer:
         """Whether an answer goes on from byte `start`; if not, it is the whole file. Raises for anything else."""
         status = response.status_code
         if status in BUSY:
-            raise _TryAgain(f"the server answered {status} {response.reason}", _retry_after(response))
+            raise _TryAgain(f"the server answered {status} {response.reason}", retry_after(response))
         if start and status in (206, 416):
             found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
             fits = status == 206 and found and int(found[1]) == start and found[2] in ("*", str(tag["size"]))
@@ -289,21 +291,26 @@ class _Transfer:
 
 
 def _reason(url: str, error: requests.RequestException) -> str:
-    """What broke a connection, in a few words. DownloadError if trying again would not help."""
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the connection was cut"
+    """What broke a connection. DownloadError if trying again would not help."""
+    if isinstance(error, requests.exceptions.SSLError) or not isinstance(error, PASSING):
+        raise DownloadError(f"{url}: {error}") from error
+    return cause(error)
+
+
+def cause(error: requests.RequestException) -> str:
+    """What broke a connection, in a few words."""
     if isinstance(error, requests.Timeout) or "timed out" in str(error):
         return "no answer in time"
-    if isinstance(error, requests.ConnectionError) and not isinstance(error, requests.exceptions.SSLError):
-        return str(error).rpartition(": ")[2].partition('"')[0]  # the cause stands last
-    raise DownloadError(f"{url}: {error}") from error
+    cut = ("Remote end closed", "Connection aborted", "IncompleteRead", "Connection broken")
+    if isinstance(error, requests.exceptions.ChunkedEncodingError) or any(text in str(error) for text in cut):
+        return "the connection was cut"
+    return str(error).rpartition(": ")[2].partition('"')[0]  # the cause stands last
 
 
-def _retry_after(response: requests.Response) -> float:
+def retry_after(response: requests.Response) -> float:
     """Seconds that the server asks to wait, given as a number or as a date; 0 if it does not ask."""
-    text = response.headers.get("Retry-After", "")
-    with suppress(ValueError, TypeError, OverflowError):
-        return float(text) if text.isdecimal() else parsedate_to_datetime(text).timestamp() - time.time()
+    with suppress(InvalidHeader):
+        return Retry().get_retry_after(response.raw) or 0.0
     return 0.0
 
 

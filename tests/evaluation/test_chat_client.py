@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from gpt.evaluation.chat_client import ChatClient, ChatError, in_parallel, key_from_environment
+from gpt.evaluation.chat_client import ChatClient, ChatError, in_parallel
+from scripts.choices import key_from_environment
 from tests.judge_server import EMPTY_CHOICES, HTML, Server, cut, hang_up, serving, stall, status
 
 FAST = {"timeout": 0.3, "wait": 0.01}

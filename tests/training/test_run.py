@@ -7,15 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import GPT2LMHeadModel
 
 from gpt.model.gpt2 import GPT, GPTConfig
 from gpt.text.dataset import InstructionDataset
 from gpt.text.tokenizer import Tokenizer
 from gpt.training import run as module
 from gpt.training.run import RunSettings, best_step, load_settings, save_settings, train_run, why_ended
-from gpt.training.train import TrainConfig
+from gpt.training.train import TrainConfig, choose_trained
+from gpt.tuning.adapter import load_adapter
+from gpt.tuning.lora import base_state, lora_layers, merge_lora, merged_copy, unmerge_lora
 from gpt.weights.checkpoint import load_model, save_model, untie
+from scripts.recipe import recipe_ways
 from tests.reference import random_model
 
 TINY = GPTConfig(context_length=64, n_embd=16, n_layer=2, n_head=2, dropout=0.2)
@@ -49,8 +54,9 @@ def go(folder: Path, sides: dict, run_settings: RunSettings | None = None, stop_
     steps: list[int] = []
     reports = []
     for report in train_run(
-        folder, run_settings or settings(), fresh(), sides, lambda: stop_at is not None and len(steps) + 1 > stop_at
-    ):
+        folder, run_settings or settings(), fresh(), sides, lambda: stop_at is not None and len(steps) + 1 > stop_at,
+        **recipe_ways(run_settings or settings(), sides),
+    ):  # fmt: skip
         steps.append(report["step"])
         reports.append(report)
     return reports
@@ -255,7 +261,7 @@ def test_settings_come_back_as_they_were_saved(tmp_path: Path) -> None:
 
 def test_an_unknown_recipe_is_refused() -> None:
     with pytest.raises(ValueError, match="recipe 'cook' is not known: use book"):
-        settings(recipe="cook")
+        recipe_ways(settings(recipe="cook"), {})
 
 
 # ---- an output layer of its own ----
@@ -286,6 +292,104 @@ def test_an_untied_run_goes_on_bit_for_bit(sides: dict, tmp_path: Path, monkeypa
     go(tmp_path / "moved", sides)
     assert same_files(tmp_path / "straight", tmp_path / "moved")
     assert not torch.equal(newest(tmp_path / "moved")["lm_head.weight"], newest(tmp_path / "moved")["wte.weight"])
+
+
+# ---- LoRA and freezing ----
+
+
+def tuned(monkeypatch: pytest.MonkeyPatch, **ways: object) -> RunSettings:
+    """Settings with these ways of fine-tuning; from here on `fresh` gives a model that is set up for them."""
+    way = settings(TrainConfig(**{**vars(CONFIG), "epochs": 2, **ways}))
+
+    def fresh() -> GPT:
+        model = random_model(TINY, scale=1.0)
+        choose_trained(model, way.config)
+        return model
+
+    monkeypatch.setitem(globals(), "fresh", fresh)
+    return way
+
+
+WAYS = {
+    "lora": {"lora_rank": 4, "lora_dropout": 0.2},
+    "freeze": {"freeze": "embeddings,first:1", "lr_layer_decay": 0.5},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_of_fine_tuning_goes_on_bit_for_bit(
+    way: str, sides: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_settings = tuned(monkeypatch, **WAYS[way])
+    go(tmp_path / "straight", sides, run_settings)
+    go(tmp_path / "resumed", sides, run_settings, stop_at=7)  # past two saves of the best
+    go(tmp_path / "resumed", sides, run_settings)
+    assert [r["loss"] for r in history_of(tmp_path / "straight")] == [
+        r["loss"] for r in history_of(tmp_path / "resumed")
+    ]
+    assert same_files(tmp_path / "straight", tmp_path / "resumed")
+    straight, resumed = newest(tmp_path / "straight"), newest(tmp_path / "resumed")
+    assert straight.keys() == resumed.keys()
+    assert all(torch.equal(t, resumed[name]) for name, t in straight.items())
+
+
+def test_training_on_merged_and_unmerged_weights_would_not_go_on_bit_for_bit(sides: dict) -> None:
+    """Why the best model is merged in a copy: a weight does not come back to the bit."""
+    model = random_model(TINY, scale=1.0)
+    choose_trained(model, TrainConfig(lora_rank=4))
+    for layer in lora_layers(model).values():
+        torch.nn.init.normal_(layer.adapters["default"].lora_B)
+    before = model.h[0].mlp.c_fc.weight.clone()
+    merge_lora(model)
+    unmerge_lora(model)
+    assert not torch.equal(model.h[0].mlp.c_fc.weight, before)
+
+
+def test_the_folder_of_a_lora_run_is_a_plain_model_and_beside_it_the_adapter_alone(
+    sides: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_settings = tuned(monkeypatch, **WAYS["lora"])
+    history = go(tmp_path, sides, run_settings)
+    best, base = load_model(tmp_path), random_model(TINY, scale=1.0)
+    assert not lora_layers(best)
+    assert history[-1]["val"]["response"] < history[0]["val"]["response"]
+    load_adapter(base, tmp_path / "adapter")
+    ids = torch.randint(0, 50257, (2, 9))
+    assert torch.equal(merged_copy(base)(ids), best(ids))
+    base.eval()
+    assert torch.allclose(base(ids), best(ids), atol=1e-4)
+    assert torch.equal(base_state(base)["wte.weight"], best.wte.weight)
+    theirs = PeftModel.from_pretrained(plain_transformers(tmp_path / "base"), tmp_path / "adapter").eval()
+    with torch.no_grad():
+        assert (theirs(ids).logits - best(ids)).abs().max() < 1e-4
+
+
+def plain_transformers(folder: Path) -> GPT2LMHeadModel:
+    save_model(random_model(TINY, scale=1.0), folder)
+    return GPT2LMHeadModel.from_pretrained(folder)
+
+
+def test_a_run_without_adapters_has_no_folder_for_them(sides: dict, tmp_path: Path) -> None:
+    go(tmp_path, sides, stop_at=4)
+    assert (tmp_path / "model.safetensors").exists()
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_settings_of_an_older_version_are_those_of_a_run_that_trains_everything(tmp_path: Path) -> None:
+    save_settings(tmp_path, settings(), {})
+    found = json.loads((tmp_path / "training.json").read_text())
+    for name in (
+        "freeze",
+        "lr_embeddings",
+        "lr_layer_decay",
+        "lora_rank",
+        "lora_alpha",
+        "lora_dropout",
+        "lora_targets",
+    ):
+        del found["config"][name]
+    (tmp_path / "training.json").write_text(json.dumps(found))
+    assert load_settings(tmp_path)[0] == settings()
 
 
 @pytest.mark.slow

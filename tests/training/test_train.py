@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import math
 import random
 
@@ -13,6 +14,7 @@ from gpt.training.loss import supervised_loss
 from gpt.training.train import (
     TrainConfig,
     TrainingError,
+    choose_trained,
     epoch_batches,
     lr_at,
     make_optimizer,
@@ -20,6 +22,7 @@ from gpt.training.train import (
     train,
     train_step,
 )
+from gpt.tuning.lora import lora_layers
 from tests.reference import random_model
 
 TINY = GPTConfig(context_length=64, n_embd=16, n_layer=2, n_head=2, dropout=0.2)
@@ -143,6 +146,106 @@ def test_decay_on_all_pulls_the_gains_to_zero_and_happens_on_request_only() -> N
     assert {group["weight_decay"] for group in make_optimizer(tiny(), TrainConfig(decay_all=True)).param_groups} == {
         0.1
     }
+
+
+# ---- what learns, and how fast ----
+
+
+@pytest.mark.parametrize(
+    ("freeze", "frozen"),
+    [
+        ("", set()),
+        ("embeddings", {"wte", "wpe"}),
+        ("first:1", {"h.0"}),
+        ("embeddings,first:2", {"wte", "wpe", "h.0", "h.1"}),
+        ("all-but:1", {"wte", "wpe", "h.0", "h.1"}),
+        ("all-but:0", {"wte", "wpe", "h.0", "h.1", "h.2"}),
+        ("all-but:3", {"wte", "wpe"}),
+    ],
+)
+def test_what_is_frozen_stays_to_the_bit_and_the_rest_learns(
+    freeze: str, frozen: set[str], dataset: InstructionDataset
+) -> None:
+    model = random_model(dataclasses.replace(TINY, n_layer=3), scale=1.0)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    config = TrainConfig(epochs=1, batch_size=21, lr=1e-2, freeze=freeze)
+    choose_trained(model, config)
+    run(model, dataset, config, 2)
+    for name, p in model.named_parameters():
+        is_frozen = any(name.startswith(f"{part}.") for part in frozen)
+        assert torch.equal(p, before[name]) == is_frozen, name
+        assert p.requires_grad != is_frozen
+
+
+def test_more_blocks_than_there_are_cannot_be_frozen() -> None:
+    for freeze in ("first:3", "all-but:3"):
+        with pytest.raises(ValueError, match=f"freeze is '{freeze}', and the model has 2 blocks"):
+            choose_trained(tiny(), TrainConfig(freeze=freeze))
+
+
+def rates(config: TrainConfig, dataset: InstructionDataset) -> dict[str, float]:
+    """Each part's learning rate in the first step."""
+    model = tiny()
+    choose_trained(model, config)
+    optimizer, _ = run(model, dataset, config, 1)
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {
+        ".".join(names[id(p)].split(".")[: 1 + (names[id(p)][0] == "h")]): group["lr"]
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+
+
+def test_parts_have_rates_of_their_own(dataset: InstructionDataset) -> None:
+    plain = {"epochs": 1, "batch_size": 21, "lr": 1e-2, "schedule": "constant", "warmup": 0.0}
+    assert rates(TrainConfig(**plain), dataset) == dict.fromkeys(("wte", "wpe", "h.0", "h.1", "ln_f"), 1e-2)
+    falling = rates(TrainConfig(**plain, lr_layer_decay=0.5), dataset)
+    assert falling == pytest.approx({"wte": 2.5e-3, "wpe": 2.5e-3, "h.0": 5e-3, "h.1": 1e-2, "ln_f": 1e-2})
+    own = rates(TrainConfig(**plain, lr_layer_decay=0.5, lr_embeddings=1e-4), dataset)
+    assert own == pytest.approx(falling | {"wte": 1e-4, "wpe": 1e-4})
+    warming = rates(TrainConfig(**plain | {"warmup": 0.99, "epochs": 50}, lr_embeddings=1e-3), dataset)
+    assert warming["wte"] == pytest.approx(warming["h.0"] / 10)  # the schedule is one for all
+    assert warming["h.0"] < 1e-3
+
+
+def test_groups_of_several_rates_still_decay_matrices_only() -> None:
+    model = tiny()
+    groups = make_optimizer(model, TrainConfig(lr_layer_decay=0.5, weight_decay=0.1)).param_groups
+    assert len(groups) == 5  # three rates, matrices and vectors; the embeddings have no vectors
+    assert all({p.dim() for p in group["params"]} == {2 if group["weight_decay"] else 1} for group in groups)
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+
+
+def test_an_optimizer_saved_before_rates_could_differ_goes_on_bit_for_bit(dataset: InstructionDataset) -> None:
+    config = TrainConfig(epochs=2, batch_size=21, lr=1e-2)
+    straight, first, second = tiny(), tiny(), tiny()
+    run(straight, dataset, config, 4)
+    saved = run(first, dataset, config, 2)[0].state_dict()
+    for group in saved["param_groups"]:
+        del group["lr_factor"]
+    second.load_state_dict(first.state_dict())
+    optimizer = make_optimizer(second, config)
+    optimizer.load_state_dict(saved)
+    run(second, dataset, config, 4, optimizer, first=2)
+    assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), second.parameters(), strict=True))
+
+
+def test_with_lora_the_adapters_learn_and_the_base_stays_to_the_bit(dataset: InstructionDataset) -> None:
+    model = tiny()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    config = TrainConfig(epochs=6, batch_size=8, lr=3e-2, dropout=0.0, lora_rank=4, lora_targets="c_attn,c_fc")
+    choose_trained(model, config)
+    assert set(lora_layers(model)) == {f"h.{i}.{name}" for i in (0, 1) for name in ("attn.c_attn", "mlp.c_fc")}
+    optimizer, reports = run(model, dataset, config, 10**6)
+    assert reports[-1].val["response"] < reports[0].val["response"] - 0.3
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 8
+
+
+@pytest.mark.parametrize("other", [{"freeze": "embeddings"}, {"lr_embeddings": 1e-4}])
+def test_what_means_nothing_beside_lora_is_refused(other: dict) -> None:
+    with pytest.raises(ValueError, match="LoRA freezes the whole model: leave out freeze and lr_embeddings"):
+        TrainConfig(lora_rank=4, **other)
 
 
 def test_a_clip_of_zero_leaves_gradients_as_they_are(dataset: InstructionDataset) -> None:
@@ -323,6 +426,8 @@ def test_bf16_stays_near_float32(dataset: InstructionDataset) -> None:
     "wrong",
     [
         *({"epochs": 0}, {"lr": -1.0}, {"dropout": 1.0}, {"schedule": "cosin"}, {"loss_on": "x"}, {"precision": "fp8"}),
+        *({"lora_rank": -1}, {"lora_alpha": 0.0}, {"lora_dropout": 1.0}, {"lr_embeddings": -1}, {"lr_layer_decay": 0}),
+        *({"freeze": "head"}, {"freeze": "first:"}, {"freeze": "all-but:-1"}, {"freeze": "embeddings,"}),
         *({"clip": -1.0}, {"patience": -1}, {"eval_every": -1}, {"batch_size": 0}, {"warmup": 1.0}),
     ],
 )

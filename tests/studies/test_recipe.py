@@ -7,11 +7,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from gpt.model.gpt2 import GPTConfig
-from gpt.text.dataset import Example, InstructionDataset
-from gpt.text.entries import entries_sha256, load_entries, split_entries
-from gpt.text.tokenizer import Tokenizer
-from gpt.training.loss import evaluate_loss
-from gpt.training.recipe import (
+from gpt.studies.recipe import (
     BOOK,
     LOG,
     Comparison,
@@ -24,6 +20,10 @@ from gpt.training.recipe import (
     published_batches,
     verdict,
 )
+from gpt.text.dataset import Example, InstructionDataset
+from gpt.text.entries import entries_sha256, load_entries, split_entries
+from gpt.text.tokenizer import Tokenizer
+from gpt.training.loss import evaluate_loss
 from gpt.training.train import TrainConfig
 from gpt.weights.download import find_model
 from tests.reference import random_model
