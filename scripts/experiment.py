@@ -29,7 +29,7 @@ from scripts.choices import choose_device
 from scripts.command import add_config_flags, config_from, make_parser, one_line_errors
 from scripts.new_run import ENTRIES, TINY_SETTINGS
 
-KINDS = ["spelling", "format_conversion", "extraction", "classification"]  # left out, or trained on alone, one by one
+KINDS = ["spelling", "extraction"]  # left out, or trained on alone, one by one
 SCORES = {
     "exact match": lambda response, entry: METRICS["exact_match"](response, entry["output"]),
     "ROUGE-L": lambda response, entry: METRICS["rouge_l"](response, entry["output"]),
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=ENTRIES, metavar="FILE", help="entries [data/instructions.json]")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="repetitions [3]")
     parser.add_argument("--device", default="auto", metavar="X", help="auto (CUDA, MPS, CPU), cuda, mps or cpu [auto]")
-    add_config_flags(parser, TrainConfig, ["epochs", "batch_size", "micro_batch", "lr"])
+    add_config_flags(parser, TrainConfig, ["epochs", "batch_size", "micro_batch", "lr", "precision"])
     args = parser.parse_args(argv)
     device, _ = choose_device(args.device)
     config = config_from(args, TrainConfig, **(TINY_SETTINGS if args.model == "gpt2-tiny" else {}))

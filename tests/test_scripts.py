@@ -15,10 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gpt.model.generate import respond
 from gpt.model.gpt2 import GPT
+from gpt.studies import recipe
 from gpt.text.entries import entries_sha256, load_entries, split_entries
 from gpt.text.prompts import encode_prompt, format_prompt
 from gpt.text.tokenizer import load_tokenizer
-from gpt.training import recipe
 from gpt.weights.checkpoint import SIZES, load_model
 from scripts import evaluate, finetune, make_entries, new_run, tour
 from scripts import recipe as recipe_script

@@ -225,6 +225,7 @@ def test_groups_join_by_way_of_others() -> None:
     assert [0, 1, 2] in duplicate_groups(entries)
 
 
+@pytest.mark.slow  # by the clock: on a busy machine it says nothing
 def test_grouping_grows_linearly() -> None:
     """Many prompts, and many inputs under one instruction, which all share its words."""
 
