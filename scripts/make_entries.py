@@ -28,9 +28,7 @@ def digest(entry: dict) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__)
     parser.add_argument("--file", type=Path, default=ENTRIES, metavar="FILE", help="[data/instructions.json]")
-    parser.add_argument(
-        "--per-template", type=int, default=90, metavar="N", help="entries of each, at most [90]"
-    )
+    parser.add_argument("--per-template", type=int, default=90, metavar="N", help="entries of each, at most [90]")
     parser.add_argument("--seed", type=int, default=123, metavar="N", help="[123]")
     args = parser.parse_args(argv)
     written = [entry for entry in load_entries(args.file) if not entry.get("source", "").startswith("template:")]
