@@ -14,7 +14,11 @@ ROOMS = {
     "tuning": ["freezing", "lora", "adapter", "prompt_tuning"],
     "training": ["loss", "train", "run"],
     "evaluation": ["metrics", "constraints", "chat_client", "judge", "plots", "report"],
-    "curation": ["cards", "templates", "material", "rule_tasks", "rule_text"],
+    "curation": """
+        cards templates templates_zh material rule_tasks rule_text
+        replies teacher self_instruct answers code_answers maths_answers evol_instruct documents augment
+        filters toxicity personal_data dedup balance pipeline data_card
+    """.split(),
     "studies": ["recipe", "self_check", "pretrain", "agreement", "experiments", "page", "comparison", "judge_report"],
     "serving": ["gguf", "batching", "scheduler", "protocol", "rating", "server"],
 }

@@ -1,0 +1,308 @@
+"""The funnel: entries stream through stages, and each stage passes an entry on, changes it, or says why it goes.
+
+    rows of a file -> repair -> filter -> toxicity -> personal data -> dedup -> OUT, and what was dropped beside it
+
+Nothing is lost: every row that is read stands in OUT or in the dropped file, there with the stage and the reason; a row
+that is no entry stands there as it was. One row is in memory at a time, but for what deduplication has to remember.
+"""
+
+import gzip
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from gpt.text.entries import Entry, check_entry
+from gpt.text.formats import find_format, record_to_entries
+from gpt.weights.checkpoint import write_atomically
+
+Stage = Callable[[int, Entry], Entry | str]  # (number from 1, entry) -> the entry, changed or not, or why it goes
+N_SAMPLES = 5  # dropped entries that a report shows of each stage
+READING = "read"  # the stage in which a row may turn out to be no entry
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was read: an entry with its number, or the reason why it is none and its text."""
+
+    number: int  # of the entry in the file, from 1; unreadable rows are counted
+    entry: Entry | None
+    where: str = ""  # "data.jsonl: line 7"
+    reason: str = ""
+    raw: str = ""
+
+
+@dataclass
+class StageReport:
+    """What one stage did, for the table and the data card."""
+
+    name: str
+    n_in: int = 0
+    n_changed: int = 0
+    reasons: Counter = field(default_factory=Counter)  # by what stands before the first colon
+    samples: list[tuple[str, dict]] = field(default_factory=list)  # (reason, entry), drawn at random
+
+    @property
+    def n_dropped(self) -> int:
+        return self.reasons.total()
+
+    @property
+    def n_out(self) -> int:
+        return self.n_in - self.n_dropped
+
+    def drop(self, reason: str, entry: dict, rng: random.Random) -> None:
+        """Count a drop, and keep each with the same chance for the report (reservoir sampling, Vitter 1985)."""
+        self.reasons[reason_group(reason)] += 1
+        if len(self.samples) < N_SAMPLES:
+            self.samples.append((reason, entry))
+        elif (place := rng.randrange(self.n_dropped)) < N_SAMPLES:
+            self.samples[place] = (reason, entry)
+
+
+def reason_group(reason: str) -> str:
+    """What reasons are counted by: `length` of "length: ...", `near-duplicate` of "near-duplicate of entry 7"."""
+    head = reason.split(":")[0]
+    return head.split(" of ")[0]
+
+
+# ---- reading ----
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a JSON file, or line by line of a JSON Lines file, gzipped or not, in a format of `text/formats.py`.
+
+    Raises ValueError for a file that is neither; a bad record inside is a row with a reason.
+    """
+    number = 0
+    for where, value, raw in _json_values(path):
+        for item in [value] if isinstance(value, str) else _entries_of(value):  # a text says why it cannot be read
+            number += 1
+            if isinstance(item, str):
+                yield Row(number, None, where, item, raw)
+            else:
+                yield Row(number, item, where)
+
+
+def _entries_of(value: object) -> list[Entry | str]:
+    """The entries of a record; a reason in place of what is none."""
+    if not isinstance(value, dict):
+        return [f"not an object but a {type(value).__name__}"]
+    try:
+        entries, _ = record_to_entries(value)
+    except ValueError as error:
+        return [str(error)]
+    return [_checked(entry) for entry in entries] or ["the record holds no answered instruction"]
+
+
+def _checked(entry: Entry) -> Entry | str:
+    try:
+        check_entry(entry)
+    except ValueError as error:
+        return str(error)
+    return entry
+
+
+def _json_values(path: Path) -> Iterator[tuple[str, object, str]]:
+    """(where, parsed value, text); where a line is no JSON, the value is a sentence that says so."""
+    with _open_text(path) as file:
+        if is_json_lines(path):
+            for n, line in enumerate(file, start=1):
+                if line.strip():
+                    yield f"{path.name}: line {n}", _parsed(line), line.rstrip("\n")
+            return
+        try:
+            values = json.loads(file.read(), object_pairs_hook=_no_lost_value)
+        except (ValueError, RecursionError) as error:
+            hint = "; one object a line is JSON Lines: call it .jsonl" if "Extra data" in str(error) else ""
+            raise ValueError(f"{path}: not valid JSON: {error}{hint}") from None
+    for n, value in enumerate(_records(values), start=1):
+        yield f"{path.name}: entry {n}", _no_text(value), json.dumps(value, ensure_ascii=False)
+
+
+def _no_text(value: object) -> object:
+    return f"not an object but text: {value[:40]!r}" if isinstance(value, str) else value
+
+
+def _parsed(line: str) -> object:
+    try:
+        return _no_text(json.loads(line, object_pairs_hook=_no_lost_value))
+    except (ValueError, RecursionError) as error:
+        return f"not valid JSON: {error}"
+
+
+def _no_lost_value(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _records(value: object) -> list:
+    """A list, the one list of objects that an object wraps, or the object itself."""
+    if isinstance(value, list):
+        return value
+    if isinstance(value, dict) and not find_format(value):
+        lists = [v for v in value.values() if isinstance(v, list) and v and all(isinstance(i, dict) for i in v)]
+        if len(lists) == 1:
+            return lists[0]
+    return [value]
+
+
+@contextmanager
+def _open_text(path: Path) -> Iterator[IO[str]]:
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == b"\x1f\x8b"
+    # A byte that is not UTF-8 becomes U+FFFD, which the encoding filter names: the row is dropped, and not the file.
+    with (gzip.open if is_gzip else open)(path, "rt", encoding="utf-8-sig", errors="replace", newline="\n") as file:
+        try:
+            yield file
+        except (EOFError, gzip.BadGzipFile) as error:
+            raise ValueError(f"{path}: the gzip file is cut off or damaged: {error}") from None
+
+
+def is_json_lines(path: Path) -> bool:
+    """By the ending. Raises ValueError for one that says neither JSON nor JSON Lines."""
+    name = path.name.lower().removesuffix(".gz")
+    if name.endswith((".jsonl", ".ndjson")):
+        return True
+    if name.endswith(".json"):
+        return False
+    raise ValueError(f"{path}: the ending says neither JSON nor JSON Lines: call it .json or .jsonl")
+
+
+# ---- writing ----
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Callable[[dict], None]]:
+    """Gives a function that writes one more entry; the file is put in place when all of it is there."""
+    as_lines = is_json_lines(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    gathered = path.with_name(path.name + ".partial")
+    n_written = 0
+    try:
+        with gathered.open("w", encoding="utf-8") as file:
+
+            def write(entry: dict) -> None:
+                nonlocal n_written
+                text = json.dumps(entry, ensure_ascii=False, indent=None if as_lines else 1)
+                file.write(f"{text}\n" if as_lines else f"{',' if n_written else '['}\n{text}")
+                n_written += 1
+
+            yield write
+            if not as_lines:
+                file.write("\n]\n" if n_written else "[]\n")
+        write_atomically(path, lambda part: gathered.replace(part))
+    finally:
+        gathered.unlink(missing_ok=True)
+
+
+def dropped_path(out: Path) -> Path:
+    """Where what was dropped goes: `clean.json` -> `clean.dropped.jsonl`."""
+    return out.with_suffix(".dropped.jsonl")
+
+
+# ---- the funnel ----
+
+
+def run_stages(
+    rows: Iterable[Row],
+    stages: dict[str, Stage],
+    keep: Callable[[int, Entry], None],
+    drop: Callable[[dict], None],
+    seed: int = 123,
+) -> list[StageReport]:
+    """Send every row through the stages until one drops it, and give it to `keep` or `drop`."""
+    rng, reports = random.Random(seed), [StageReport(name) for name in (READING, *stages)]
+    for row in rows:
+        reports[0].n_in += 1
+        if row.entry is None:
+            reports[0].drop(row.reason, {"record": row.raw}, rng)
+            drop(dropped_row(READING, row.reason, row.number, where=row.where, record=row.raw))
+            continue
+        entry: Entry = row.entry
+        for report, stage in zip(reports[1:], stages.values(), strict=True):
+            report.n_in += 1
+            result = stage(row.number, entry)
+            if isinstance(result, str):
+                report.drop(result, entry, rng)
+                drop(dropped_row(report.name, result, row.number, entry=entry))
+                break
+            report.n_changed += result is not entry
+            entry = result
+        else:
+            keep(row.number, entry)
+    return reports
+
+
+def dropped_row(stage: str, reason: str, number: int, **seen: object) -> dict[str, object]:
+    """A line of the dropped file; the entry stands in a field of its own, where no other can have its field's name."""
+    return {"reason": reason, "stage": stage, "number": number, **seen}
+
+
+Selector = Callable[[Iterable[Entry]], list[str | None]]  # sees all entries that are left: None, or why one goes
+
+
+def clean_file(
+    source: Path,
+    out: Path,
+    stages: dict[str, Stage],
+    select: Selector | None = None,
+    progress: Callable[[Iterable[Row]], Iterable[Row]] = iter,
+) -> list[StageReport]:
+    """`run_stages` from file to file, with the dropped beside the kept; `progress` may draw a bar.
+
+    `select` comes last and sees what is left as a whole, as quotas have to.
+    """
+    if out.resolve() in (source.resolve(), dropped_path(source).resolve()):
+        raise ValueError(f"{out}: would overwrite what is read or dropped: give --out another name")
+    with writing(dropped_path(out)) as drop:
+        if select is None:
+            with writing(out) as write:
+                return run_stages(progress(read_rows(source)), stages, lambda _, entry: write(entry), drop)
+        held, numbers = out.with_name(f"{out.stem}.held.jsonl"), []
+
+        def keep(number: int, entry: Entry) -> None:
+            numbers.append(number)
+            write(entry)
+
+        try:
+            with writing(held) as write:
+                reports = run_stages(progress(read_rows(source)), stages, keep, drop)
+            with writing(out) as write:
+                return [*reports, _select(held, numbers, select, write, drop)]
+        finally:
+            held.unlink(missing_ok=True)
+
+
+def _select(
+    held: Path, numbers: list[int], select: Selector, write: Callable[[dict], None], drop: Callable[[dict], None]
+) -> StageReport:
+    report, rng = StageReport("balance", n_in=len(numbers)), random.Random(0)
+    reasons = select(row.entry for row in read_rows(held))
+    for row, number, reason in zip(read_rows(held), numbers, reasons, strict=True):
+        if reason is None:
+            write(row.entry)
+        else:
+            report.drop(reason, row.entry, rng)
+            drop(dropped_row(report.name, reason, number, entry=row.entry))
+    return report
+
+
+def from_filter(check: Callable[[Entry], str | None]) -> Stage:
+    """A stage out of a filter."""
+    return lambda number, entry: check(entry) or entry
+
+
+def from_memory(check: Callable[[int, Entry], str | None]) -> Stage:
+    """A stage out of a filter that is told the entry's number, such as `make_dedup`'s."""
+    return lambda number, entry: check(number, entry) or entry
+
+
+def from_change(change: Callable[[Entry], Entry]) -> Stage:
+    """A stage that drops nothing."""
+    return lambda number, entry: change(entry)

@@ -1,0 +1,141 @@
+"""What a teacher wrote, read: JSON that is broken, wrapped in prose or cut off; lists; labelled parts; refusals.
+
+    objects_in('Sure! [{"question": "Why?", "answer": "So.",}, {"ques')  ->  [{"question": "Why?", "answer": "So."}]
+
+What cannot be read gives nothing and is never guessed at: the maker then drops the reply and says why.
+"""
+
+import ast
+import json
+import re
+from contextlib import suppress
+
+from gpt.evaluation.judge import without_thoughts
+
+FENCE = re.compile(r"```[\w+-]*[^\S\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
+INNERMOST = re.compile(r"\{[^{}]*\}")
+TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
+BARE_KEY = re.compile(r"(?<=[{,])(\s*)([A-Za-z_]\w*)\s*:")
+CURLY_QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "‘": "'", "’": "'"})
+LISTED = re.compile(r"^[ \t>*#]*(?:(?:Task|Question|Instruction)\s*)?\d{1,3}\s*[.):：、][ \t*]*(.*)$", re.IGNORECASE)
+CANNOT = r"(?:can ?not|can'?t|could ?n[o']t|won'?t|will not|unable|not able|don'?t|do not|not allowed|must decline)"
+REFUSAL = re.compile(
+    rf"\W*(?:(?:i'?m |i am |we are |we're )?(?:(?:very|so|truly) )?sorry|my apologies|i apologi[sz]e)"
+    rf"(?:\W*\Z|.{{0,60}}?{CANNOT})"
+    rf"|\W*(?:unfortunately,? )?(?:i|we)(?:'m| am| are)? ?{CANNOT} (?:to )?(?:assist|help|provide|create|write|fulfil"
+    r"|comply|answer|complete|generate|produce|do (?:that|this)|support|engage|offer|give|perform)"
+    r"|\W*(?:i'm |i am )?(?:just )?(?:as )?an? (?:ai\b|artificial intelligence|(?:large )?language model)"
+    r"|\W*(?:很|非常)?(?:抱歉|对不起|不好意思)(?:\W*\Z|.{0,20}?(?:不能|无法|没有|没办法|不可以))"
+    r"|\W*我(?:不能|无法|没办法)(?:提供|帮助|帮|回答|完成|协助|满足|生成|执行|写)"
+    r"|\W*作为(?:一个|一名)?(?:人工智能|AI|语言模型|大语言模型)",
+    re.IGNORECASE,
+)  # fmt: skip
+
+
+def is_refusal(text: str) -> bool:
+    """Whether the text opens by declining, in English or Chinese. A letter that says sorry is none."""
+    return bool(REFUSAL.match(text.replace("’", "'")))
+
+
+def why_unusable(reply: str) -> str | None:
+    """The reason why a reply is no answer at all: it is empty, only signs, or a refusal."""
+    text = without_thoughts(reply)
+    if not text:
+        return "the teacher said nothing"
+    if not re.search(r"\w", text):
+        return "the reply has no word"
+    return "the teacher refused" if is_refusal(text) else None
+
+
+# ---- JSON ----
+
+
+def objects_in(reply: str) -> list[dict]:
+    """Every JSON object of a reply, in order; of one that wraps a list of objects, those of the list."""
+    text, found, start = without_thoughts(reply), [], 0
+    while (start := text.find("{", start)) >= 0:
+        value, end = _object_at(text, start)
+        found += [] if value is None else _unwrapped(value)
+        start = end
+    return found
+
+
+def _object_at(text: str, start: int) -> tuple[dict | None, int]:
+    """The object that begins at this brace, or None, and where to look on."""
+    with suppress(ValueError, RecursionError):
+        return json.JSONDecoder(strict=False).raw_decode(text, start)  # not strict: line breaks inside strings
+    block = INNERMOST.match(text, start)
+    value = _mended(block[0]) if block else None
+    return value, (block.end() if block and value is not None else start + 1)
+
+
+def _mended(block: str) -> dict | None:
+    """A small object with the usual faults: trailing commas, single or curly quotes, keys without quotes."""
+    plain = TRAILING_COMMA.sub("", block)
+    for attempt in (plain, BARE_KEY.sub(r'\1"\2":', plain), plain.translate(CURLY_QUOTES)):
+        with suppress(ValueError, RecursionError):
+            return json.loads(attempt, strict=False)
+    for attempt in (plain, plain.translate(CURLY_QUOTES)):
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            value = ast.literal_eval(attempt)  # Python's spelling of a dict
+            return value if isinstance(value, dict) else None
+    return None
+
+
+def _unwrapped(value: dict) -> list[dict]:
+    lists = [v for v in value.values() if isinstance(v, list) and v and all(isinstance(item, dict) for item in v)]
+    return lists[0] if len(lists) == 1 and len(value) <= 2 else [value]
+
+
+def text_of(record: dict, *names: str) -> str:
+    """The text under the first of these names, whatever their case; numbers as text, "" where there is none."""
+    lower = {str(key).strip().lower(): value for key, value in record.items()}
+    value = next((lower[name] for name in names if name in lower), "")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value.strip() if isinstance(value, str) else str(value) if is_number else ""
+
+
+# ---- plain text ----
+
+
+def listed_items(reply: str) -> list[str]:
+    """The items of a numbered list ("9. ...", "Task 9: ..."), each with the lines that follow it.
+
+    A prompt that ends in "Task 9:" is answered without the number, so text before the first number is an item too,
+    if it does not introduce the list.
+    """
+    items: list[list[str]] = [[]]
+    for line in without_thoughts(reply).splitlines():
+        if found := LISTED.match(line):
+            items.append([found[1]])
+        else:
+            items[-1].append(line)
+    texts = ["\n".join(lines).strip().strip("*").strip() for lines in items]
+    introduces = re.match(r"(sure|here|certainly|okay|of course)\b", texts[0], re.IGNORECASE) and len(texts) > 1
+    if introduces or texts[0].endswith((":", "：")):
+        texts = texts[1:]
+    return [text for text in texts if text]
+
+
+def labelled_parts(reply: str, names: tuple[str, ...]) -> list[dict[str, str]]:
+    """Lines such as "Input: ..." and "Output: ..." as {"input": ..., "output": ...}; a repeated name begins the next.
+
+    >>> labelled_parts("Input: 2 + 3\\nOutput: 5", ("input", "output"))
+    [{'input': '2 + 3', 'output': '5'}]
+    """
+    mark = re.compile(rf"^[ \t>*#]*({'|'.join(map(re.escape, names))})[ \t]*\d*[*]*[ \t]*[:：][*]*[ \t]*", re.I | re.M)
+    text, parts = without_thoughts(reply), [{}]
+    found = list(mark.finditer(text))
+    ends = [mark.start() for mark in found] + [len(text)]
+    for this, end in zip(found, ends[1:], strict=True):
+        name = this[1].lower()
+        if name in parts[-1]:
+            parts.append({})
+        parts[-1][name] = text[this.end() : end].strip()
+    return [part for part in parts if part]
+
+
+def without_fence(text: str) -> str:
+    """What stands in the first code fence, or the text itself where there is none."""
+    found = FENCE.search(text)
+    return (found[1] if found else text).strip("\n")

@@ -1,0 +1,219 @@
+"""The way of every maker of entries: estimate, ask, keep, and say what became of everything.
+
+While it runs, each outcome goes to a journal beside --out (.journal.jsonl); killed or stopped, the same command goes on
+from there. What was dropped stands beside --out, too (.dropped.jsonl), each row with its reason.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from tqdm import tqdm
+
+from gpt.curation.teacher import PRICES, Estimate, Job, Journal, Outcome, Teacher, estimate, paced, price_of
+from gpt.evaluation.chat_client import LOCAL, ChatClient, ChatError
+from gpt.text.entries import Entry
+from gpt.weights.checkpoint import read_json, write_atomically, write_json
+from gpt.weights.download import cache_folder
+from scripts.choices import key_from_environment
+from scripts.command import add_config_flags, config_from
+
+ENOUGH_FAILURES = 10  # one after the other: the server is gone
+
+Results = Iterator[tuple[Job, Outcome | ChatError]]
+Parser, Args = argparse.ArgumentParser, argparse.Namespace
+
+
+class Plan(NamedTuple):
+    """What a command is going to do."""
+
+    settings: dict[str, object]  # that the entries depend on
+    expected: list[Job]  # for the estimate
+    results: Callable[[Journal, list[Teacher], int], Results]  # journal, teachers, workers
+    total: int  # of the bar: results, or entries where `by_entries`
+    by_entries: bool = False
+    given: Sequence[tuple[tuple[int, ...], Entry]] = ()  # entries that go along as they are, with their places
+    finish: Callable[[list[Entry]], tuple[list[Entry], list[dict]]] = lambda entries: (entries, [])
+
+
+# ---- flags ----
+
+
+def add_out_flag(parser: Parser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON or JSON Lines, by its ending")
+    parser.add_argument("--seed", type=int, default=123, metavar="N", help="of every draw [123]")
+
+
+def add_in_flag(parser: Parser, what: str, required: bool = True) -> None:
+    parser.add_argument("--in", dest="source", type=Path, required=required, metavar="FILE", help=what)
+
+
+def add_teacher_flags(parser: Parser, temperature: float) -> None:
+    add_out_flag(parser)
+    parser.add_argument("--base-url", required=True, metavar="URL", help="such as http://localhost:11434 (Ollama)")
+    parser.add_argument("--model", required=True, metavar="NAME", help="the teacher's name on that server")
+    parser.add_argument("--strong-model", metavar="NAME", help="a second teacher, for what is hard")
+    parser.add_argument("--strong-url", metavar="URL", help="its server [--base-url]")
+    parser.add_argument("--key-env", metavar="X", help="environment variable that holds the key [OPENAI_API_KEY]")
+    parser.add_argument("--temperature", type=float, default=temperature, metavar="X", help=f"[{temperature}]")
+    parser.add_argument("--workers", type=int, default=4, metavar="N", help="requests at a time [4]")
+    parser.add_argument(
+        "--per-minute", type=float, default=0, metavar="N", help="requests a minute, at most [no limit]"
+    )
+    parser.add_argument("--prices", type=Path, metavar="FILE", help='{"model": [dollars a million tokens in, out]}')
+    parser.add_argument("--max-dollars", type=float, metavar="X", help="do not begin if the estimate is above")
+    parser.add_argument("--speed", type=float, default=30, metavar="X", help="tokens a second, for the estimate [30]")
+    parser.add_argument("--dry-run", action="store_true", help="estimate tokens, dollars and time, and ask nothing")
+    parser.add_argument("--cache", type=Path, default=cache_folder() / "replies", metavar="DIR", help="replies so far")
+    add_config_flags(parser, ChatClient, ["max_tokens", "timeout", "n_tries"])
+
+
+# ---- teachers ----
+
+
+def make_teachers(args: Args, stop: threading.Event) -> tuple[list[Teacher], list[ChatClient]]:
+    """The teacher, and the strong one where one is named. All stop with the same event and share one pace."""
+    prices = dict(PRICES)
+    if getattr(args, "prices", None):
+        prices |= {name: (float(there), float(back)) for name, (there, back) in read_json(args.prices, dict).items()}
+    places = [(args.base_url, args.model)]
+    if getattr(args, "strong_model", None):
+        places.append((getattr(args, "strong_url", None) or args.base_url, args.strong_model))
+    given = Args(**{name: value for name, value in vars(args).items() if value is not None})
+    teachers, clients = [], []
+    for url, model in places:
+        key = key_from_environment(url, getattr(args, "key_env", None))
+        client = config_from(Args(**(vars(given) | {"base_url": url, "model": model})), ChatClient, key=key, stop=stop)
+        ask = paced(client.ask, args.per_minute / len(places), stop) if args.per_minute else client.ask
+        teachers.append(Teacher(model, ask, price_of(model, urlsplit(url).hostname in LOCAL, prices)))
+        clients.append(client)
+    return teachers, clients
+
+
+@contextmanager
+def stopped_by_ctrl_c(stop: threading.Event) -> Iterator[list[int]]:
+    """Ctrl-C lets what is under way come to its end; a second one does not wait for that. Yields whether it came."""
+    asked: list[int] = []
+
+    def begin_to_stop(number: int, _: object) -> None:
+        asked.append(number)
+        stop.set()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    previous = signal.signal(signal.SIGINT, begin_to_stop)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+# ---- the way of every maker ----
+
+
+def make(args: Args, plan: Plan) -> int:
+    """Estimate, ask, keep, and say what became of everything."""
+    stop = threading.Event()
+    teachers, clients = make_teachers(args, stop)
+    about = {"teachers": [t.name for t in teachers], "temperature": args.temperature, "seed": args.seed}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    path = args.out.with_suffix(".journal.jsonl")
+    known = Journal(path, about | plan.settings).lines if path.exists() else {}
+    missing = [job for job in plan.expected if job.key not in known]
+    print(f"estimate   {(found := estimate(missing, teachers, args.workers, args.per_minute, args.speed))}")
+    refuse_if_dear(found, getattr(args, "max_dollars", None))
+    if getattr(args, "dry_run", False):
+        return 0
+    for client in clients if missing else []:
+        client.check()
+    journal = Journal(path, about | plan.settings)
+    with stopped_by_ctrl_c(stop) as asked:
+        results, failures = collect(plan, args.out, plan.results(journal, teachers, args.workers), stop)
+    entries, dropped = in_order(plan, results)
+    write_entries(args.out, entries)
+    write_entries(dropped_path(args.out), dropped)
+    report(args.out, entries, dropped, journal, teachers)
+    if asked:
+        print(f"stopped: all of it is kept in {path}, and the same command goes on", file=sys.stderr)
+        return 130
+    if failures:
+        raise ChatError(f"{len(failures)} jobs were not done; the same command asks again: {failures[0]}")
+    if not entries:
+        raise ValueError(f"no entry was made: {dropped_path(args.out)} says why")
+    return 0
+
+
+def refuse_if_dear(found: Estimate, most: float | None) -> None:
+    if most is not None and (found.dollars is None or found.dollars > most):
+        what = (
+            "the price is not known: name it with --prices" if found.dollars is None else f"about ${found.dollars:.2f}"
+        )
+        raise ValueError(f"not begun: {what}; --max-dollars is {most:g}")
+
+
+def collect(plan: Plan, out: Path, results: Results, stop: threading.Event) -> tuple[dict, list[str]]:
+    """The outcomes by their places, and why jobs failed. They are appended to the files as they come."""
+    done: dict[tuple[int, ...], Outcome] = {}
+    failures, in_a_row, n_entries, is_lines = [], 0, 0, out.suffix == ".jsonl"
+    dropped_path(out).write_bytes(b"")
+    if is_lines:
+        out.write_bytes(b"")
+    with tqdm(total=plan.total, unit="entry" if plan.by_entries else "job", dynamic_ncols=True) as bar:
+        for job, outcome in results:
+            if isinstance(outcome, ChatError):
+                failures, in_a_row = [*failures, str(outcome)], in_a_row + 1
+                if in_a_row == ENOUGH_FAILURES:
+                    stop.set()
+                continue
+            in_a_row, done[job.order] = 0, outcome
+            for path, rows in ((out if is_lines else None, outcome.entries), (dropped_path(out), outcome.dropped)):
+                if path and rows:
+                    with path.open("a", encoding="utf-8") as file:
+                        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            bar.update(len(outcome.entries) if plan.by_entries else 1)
+            n_entries += len(outcome.entries)
+            bar.set_postfix(entries=n_entries, failed=len(failures), refresh=False)
+    return done, failures
+
+
+def in_order(plan: Plan, done: dict[tuple[int, ...], Outcome]) -> tuple[list[Entry], list[dict]]:
+    """Entries and dropped rows by their places, whenever they were made."""
+    rows = [*((place, [entry]) for place, entry in plan.given), *((place, o.entries) for place, o in done.items())]
+    entries, surplus = plan.finish([entry for _, found in sorted(rows, key=lambda row: row[0]) for entry in found])
+    return entries, [row for _, outcome in sorted(done.items()) for row in outcome.dropped] + surplus
+
+
+def dropped_path(out: Path) -> Path:
+    return out.with_suffix(".dropped.jsonl")
+
+
+def write_entries(path: Path, rows: Sequence[dict]) -> None:
+    """JSON Lines or a JSON list, by the path's ending; in one move."""
+    if path.suffix == ".jsonl":
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    else:
+        write_json(path, list(rows))
+
+
+def report(out: Path, entries: list, dropped: list[dict], journal: Journal, teachers: list[Teacher]) -> None:
+    used = journal.usage()
+    print(f"made       {len(entries)} entries: {out}")
+    for reason, n in Counter(row["reason"].partition(":")[0] for row in dropped).most_common():
+        print(f"dropped    {n:5} {reason}")
+    dollars = [row_price(row, teachers) for row in journal.lines.values()]
+    cost = "" if None in dollars else f", about ${sum(dollars):.2f}"
+    print(f"asked      {used['requests']} requests, {used['prompt_tokens']:,} tokens of prompts and "
+          f"{used['reply_tokens']:,} of replies{cost}")  # fmt: skip
+
+
+def row_price(row: dict, teachers: list[Teacher]) -> float | None:
+    price = {teacher.name: teacher.price for teacher in teachers}[row["teacher"]]
+    return price and (row.get("prompt_tokens", 0) * price[0] + row.get("reply_tokens", 0) * price[1]) / 1e6

@@ -1,0 +1,61 @@
+"""Time and memory of deduplication on perturbed real rows: python tests/curation/measure_dedup.py FOLDER 10000 100000
+
+FOLDER holds public sets (.jsonl). Every row is a copy of a real one with a share of its words replaced, drawn for each
+copy: 30% of the rows are near copies (up to one word in ten), the others far ones (three to eight in ten); a sixteenth
+of the number of rows are different originals, as far as the folder goes. Prints a row of a table for each size.
+
+Seen on one busy core, with threshold 0.8 and 5-grams, 63,479 real rows of 226 characters on average:
+
+    | rows    | dropped | time | a row  | memory  |
+    | ------: | ------: | ---: | -----: | ------: |
+    | 10,000  | 1,347   | 5 s  | 531 µs | 0.48 GB |
+    | 100,000 | 13,117  | 53 s | 525 µs | 0.94 GB |
+"""
+
+import random
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from gpt.curation.dedup import dedup_text, make_dedup
+from gpt.text.entries import Entry, load_entries
+
+
+def perturbed_rows(texts: list[str], n: int, seed: int = 0) -> Iterator[Entry]:
+    """n rows, the same for the same seed."""
+    rng = random.Random(seed)
+    originals = texts[: max(1, n // 16)]
+    pool = " ".join(texts[:5000]).split()
+    for i in range(n):
+        near = rng.random() < 0.3
+        share = rng.uniform(0, 0.1) if near else rng.uniform(0.3, 0.8)
+        parts = originals[i % len(originals)].split()
+        yield {
+            "instruction": " ".join(rng.choice(pool) if rng.random() < share else word for word in parts),
+            "input": "",
+            "output": "",
+        }
+
+
+def measure(texts: list[str], n: int) -> str:
+    start, check = time.perf_counter(), make_dedup()
+    n_dropped = sum(check(number, entry) is not None for number, entry in enumerate(perturbed_rows(texts, n), start=1))
+    seconds = time.perf_counter() - start
+    gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # of the process so far: sizes go up
+    return f"| {n:,} | {n_dropped:,} | {seconds:.0f} s | {seconds / n * 1e6:.0f} µs | {gigabytes:.2f} GB |"
+
+
+def main() -> None:
+    texts = [dedup_text(entry) for path in sorted(Path(sys.argv[1]).glob("*.jsonl")) for entry in load_entries(path)]
+    random.Random(0).shuffle(texts)
+    mean = sum(map(len, texts)) / len(texts)
+    print(f"{len(texts):,} real rows of {mean:.0f} characters on average", flush=True)
+    print("| rows | dropped | time | a row | memory |\n| --: | --: | --: | --: | --: |", flush=True)
+    for n in map(int, sys.argv[2:]):
+        print(measure(texts, n), flush=True)
+
+
+if __name__ == "__main__":
+    main()

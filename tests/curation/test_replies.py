@@ -1,0 +1,118 @@
+"""What a teacher wrote, read: a table of replies that are whole, broken, wrapped, cut off, refused or nothing."""
+
+import pytest
+
+from gpt.curation.replies import (
+    is_refusal,
+    labelled_parts,
+    listed_items,
+    objects_in,
+    text_of,
+    why_unusable,
+    without_fence,
+)
+
+PAIR = {"question": "Why?", "answer": "So."}
+GOOD = '{"question": "Why?", "answer": "So."}'
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        GOOD,
+        f"[{GOOD}]",
+        f"Sure! Here it is:\n```json\n[{GOOD}]\n```\nI hope this helps.",
+        f'{{"pairs": [{GOOD}]}}',
+        '{"question": "Why?", "answer": "So.",}',
+        f'[{GOOD}, {{"question": "What else',  # cut off
+        f"<think>They want {{}} or []</think>\n{GOOD}",
+        "{'question': 'Why?', 'answer': 'So.'}",
+        '{question: "Why?", answer: "So."}',
+        "{“question”: “Why?”, “answer”: “So.”}",
+        f"A set such as {{1, 2}} is none. {GOOD} Nor is {{this}}.",
+    ],
+)
+def test_an_object_is_found_in(reply: str) -> None:
+    assert [record for record in objects_in(reply) if record] == [PAIR]
+
+
+def test_line_breaks_inside_a_string_do_not_break_it() -> None:
+    assert objects_in('{"answer": "one\ntwo"}') == [{"answer": "one\ntwo"}]
+
+
+@pytest.mark.parametrize(
+    "reply", ["", "No.", "{", "{]", "[1, 2]", '{"a": ', "{" * 5000, '{"a":' * 5000, "{__import__('os')}"]
+)
+def test_no_object_is_made_up_out_of(reply: str) -> None:
+    assert objects_in(reply) == []
+
+
+def test_text_is_found_under_any_of_its_names() -> None:
+    assert text_of({"Q": "Why?", "n": 4, "flag": True}, "question", "q") == "Why?"
+    assert text_of({"n": 4}, "n") == "4"
+    assert text_of({"flag": True, "list": ["a"]}, "flag") == text_of({"list": ["a"]}, "list") == ""
+
+
+def test_items_of_a_list_are_read_whichever_way_they_are_numbered() -> None:
+    assert listed_items("Name a bird.\n10. Name a fish.\nTask 11: **Name a tree.**\n12) Sort these:\n- b\n- a") == [
+        "Name a bird.", "Name a fish.", "Name a tree.", "Sort these:\n- b\n- a",
+    ]  # fmt: skip
+    assert listed_items("Sure, here are some tasks.\n1. Name a bird.") == ["Name a bird."]
+    assert listed_items("Here are more:\n1、说出一种鸟。\n2、写一首诗。") == ["说出一种鸟。", "写一首诗。"]
+    assert listed_items("") == []
+
+
+def test_labelled_parts_begin_anew_where_a_name_comes_again() -> None:
+    reply = "Here you are.\n**Input:** 2 + 3\n**Output:** 5\n\nInput 2: a\nb\nOutput 2: c"
+    assert labelled_parts(reply, ("input", "output")) == [
+        {"input": "2 + 3", "output": "5"},
+        {"input": "a\nb", "output": "c"},
+    ]
+    assert labelled_parts("I like it.", ("input", "output")) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry, but I can't help with that.",
+        "Sorry.",
+        "I cannot provide that information.",
+        "I’m unable to assist.",
+        "Unfortunately, I can't create images.",
+        "As an AI language model, I have no feelings.",
+        "很抱歉，我无法回答这个问题。",
+        "作为一个人工智能，我没有情感。",
+        "我不能提供这方面的帮助。",
+    ],
+)
+def test_a_refusal_is_seen(text: str) -> None:
+    assert is_refusal(text)
+    assert why_unusable(text) == "the teacher refused"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry for coming late to your party. I missed the bus.",
+        "I cannot wait to see you in June!",
+        "A sorry sight met them.",
+        "Sorry about the window; my ball went astray.",
+        "As an airline, we fly daily.",
+        "我不能吃花生，因为我过敏。",
+        "Asian food is varied.",
+    ],
+)
+def test_no_refusal_is_seen_in(text: str) -> None:
+    assert not is_refusal(text)
+
+
+def test_nothing_signs_and_thoughts_alone_are_unusable() -> None:
+    assert why_unusable(" \n") == "the teacher said nothing" == why_unusable("<think>Well, 5 is")
+    assert why_unusable("...") == "the reply has no word"
+    assert why_unusable("5") is None
+
+
+def test_a_fence_is_taken_off() -> None:
+    assert without_fence("Here:\n```python\nx = 1\n```\nDone.") == "x = 1"
+    assert without_fence("```\nx = 1") == "x = 1"
+    assert without_fence("x = 1") == "x = 1"

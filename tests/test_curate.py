@@ -1,0 +1,176 @@
+"""`python -m scripts.curate` as a user starts it: its cleaning commands from file to file."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import scripts
+from gpt.text.entries import load_entries
+from scripts import curate
+
+for module in ("ftfy", "better_profanity", "datasketch", "presidio_analyzer", "sklearn"):
+    pytest.importorskip(module, reason="pip install -e '.[curate]'")
+ROOT = Path(__file__).parents[1]
+LONG = "A river carries water from the hills to the sea, and on its way it turns the wheels of many old mills."
+RAW = [
+    {"instruction": "What do rivers do?", "output": LONG},
+    {"instruction": "What do rivers do?", "output": LONG.upper()},
+    {"instruction": "What do rivers do?", "output": LONG.replace("old", "very old")},
+    {"instruction": "Name a fruit.", "output": "A pear."},
+    {"instruction": "Name a tree.", "output": "As an AI language model, I cannot see trees."},
+    {"instruction": "Say it.", "output": "You asshole."},
+    {"instruction": "Who wrote?", "output": "Write to ada@example.org."},
+    {"instruction": "Where is it open?", "output": "The cafÃ© is open."},
+    {"instruction": "Translate: bread", "output": ""},
+    {"question": "Which is blue?", "answer": "The sky.", "options": ["The sky.", "Grass."]},
+]
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    path = tmp_path / "raw.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in RAW) + '{"cut": \n', encoding="utf-8")
+    return path
+
+
+def lines_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def run(*argv: object) -> int:
+    return curate.main([str(word) for word in argv])
+
+
+def test_the_pipeline_keeps_what_is_sound_and_explains_every_other_row(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "clean.json"
+    assert run("pipeline", "--in", raw, "--out", out) == 0
+    outputs = [entry["output"] for entry in load_entries(out)]
+    assert outputs == [LONG, "A pear.", "Write to <EMAIL_ADDRESS>.", "The café is open.", "The sky."]
+    dropped = [
+        (row["number"], row["stage"], row["reason"].split(":")[0]) for row in lines_of(tmp_path / "clean.dropped.jsonl")
+    ]
+    assert dropped == [
+        (2, "dedup", "duplicate of entry 1"),
+        (3, "dedup", "near-duplicate of entry 1, Jaccard 0.93"),
+        (5, "filter", "refusal"),
+        (6, "toxicity", "toxic word"),
+        (9, "filter", "length"),
+        (11, "read", "not valid JSON"),
+    ]
+    told = capsys.readouterr().out
+    assert "| all           |" in told and "5 entries in" in told
+    html = (tmp_path / "clean.card" / "card.html").read_text(encoding="utf-8")
+    assert html.count("data:image/png") >= 3 and "near-duplicate" in html
+
+
+def test_the_same_command_gives_the_same_bytes(raw: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert run("pipeline", "--in", raw, "--out", tmp_path / f"{name}.jsonl", "--no-card") == 0
+    for ending in ("jsonl", "dropped.jsonl"):
+        assert (tmp_path / f"a.{ending}").read_bytes() == (tmp_path / f"b.{ending}").read_bytes()
+
+
+def test_convert_gives_entries_and_keeps_the_rest_apart(raw: Path, tmp_path: Path) -> None:
+    assert run("convert", "--in", raw, "--out", tmp_path / "entries.json") == 0
+    assert load_entries(tmp_path / "entries.json")[-1]["input"] == "The sky.\nGrass."
+    assert [row["stage"] for row in lines_of(tmp_path / "entries.dropped.jsonl")] == ["read"]
+
+
+def test_filters_can_be_chosen_and_their_limits_are_flags(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    flags = ["--only", "length", "--min-output", "3", "--toxicity", "none", "--personal", "none"]
+    assert run("filter", "--in", raw, "--out", out, *flags) == 0
+    assert len(lines_of(out)) == 6  # "A pear.", "You asshole.", "The sky." have two words
+    assert run("filter", "--in", raw, "--out", out, "--skip", "refusal,encoding", "--personal", "drop") == 0
+    reasons = {row["reason"].split(":")[0] for row in lines_of(tmp_path / "out.dropped.jsonl")}
+    assert reasons == {"length", "toxic word", "personal data", "not valid JSON"}
+
+
+def test_dedup_against_a_test_set_and_in_another_order(raw: Path, tmp_path: Path) -> None:
+    held_out, out = tmp_path / "test.json", tmp_path / "train.jsonl"
+    held_out.write_text(json.dumps([RAW[3]]), encoding="utf-8")
+    assert run("dedup", "--in", raw, "--out", out, "--against", held_out, "--order", "longest") == 0
+    assert lines_of(out)[0]["output"] == RAW[2]["output"]
+    reasons = {row["reason"] for row in lines_of(tmp_path / "train.dropped.jsonl")}
+    assert "duplicate of test entry 1" in reasons and "near-duplicate of entry 3, Jaccard 0.93" in reasons
+
+
+def test_balance_meets_the_mix_and_says_so_of_each_row_that_goes(tmp_path: Path) -> None:
+    source, out = ROOT / "data" / "instructions.json", tmp_path / "mixed.jsonl"
+    assert run("balance", "--in", source, "--out", out, "--by", "kind", "--size", 300) == 0
+    kinds = [row["kind"] for row in lines_of(out)]
+    assert len(kinds) == 300
+    counts = sorted(map(kinds.count, set(kinds)))
+    assert counts[-1] - counts[0] <= 1 or counts[-1] <= 300 // len(counts) * 2  # level, as far as there are enough
+    dropped = lines_of(tmp_path / "mixed.dropped.jsonl")
+    assert len(dropped) == len(load_entries(source)) - 300 and all("stay" in row["reason"] for row in dropped)
+
+
+def test_balance_by_cluster_levels_what_entries_are_about(tmp_path: Path) -> None:
+    source, out = ROOT / "data" / "instructions.json", tmp_path / "spread.jsonl"
+    assert run("balance", "--in", source, "--out", out, "--by", "cluster", "--clusters", 8, "--size", 200) == 0
+    assert len(lines_of(out)) == 200
+
+
+@pytest.mark.parametrize(
+    "flags, complaint",
+    [
+        (["filter", "--skip", "spelling"], "filter 'spelling' is not known"),
+        (["filter", "--toxicity", "much"], "--toxicity much is not known: use words, detoxify, none"),
+        (["dedup", "--threshold", "2"], "threshold 2.0 is no similarity"),
+        (["balance", "--mix", "3:5"], "--mix 3:5 is no mix"),
+        (["balance", "--by", "taste"], "--by taste is not known"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture, flags: list[str], complaint: str
+) -> None:
+    assert run(*flags, "--in", raw, "--out", tmp_path / "out.jsonl") == 2
+    assert complaint in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_missing_library_is_one_line(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "datasketch", None)
+    assert run("dedup", "--in", raw, "--out", tmp_path / "out.jsonl") == 2
+    assert "no module datasketch: pip install -c constraints.txt -e '.[curate]'" in capsys.readouterr().err
+
+
+def test_a_folder_of_text_needs_a_teacher(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "texts").mkdir()
+    assert run("pipeline", "--in", tmp_path / "texts", "--out", tmp_path / "out.jsonl") == 2
+    assert "is a folder of text: name its teacher with --base-url and --model" in capsys.readouterr().err
+
+
+def test_review_keeps_verdicts_as_they_come_and_goes_on_where_it_stopped(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "verdicts.jsonl"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("g\nwhat\nb wrong year\nq\n"))
+    assert run("review", "--in", raw, "--out", out, "--size", 4) == 0
+    assert [(row["verdict"], row["note"]) for row in lines_of(out)] == [("good", ""), ("bad", "wrong year")]
+    assert "2 of 10 entries seen: 1 good, 1 bad; good are 50%" in capsys.readouterr().out
+    with out.open("a", encoding="utf-8") as file:
+        file.write('{"digest": "cut')  # killed while it was written
+    monkeypatch.setattr(sys, "stdin", io.StringIO("u\n"))
+    assert run("review", "--in", raw, "--out", out, "--size", 4) == 0
+    told = capsys.readouterr().out
+    assert "--- 3 of 4 ---" in told and "3 of 10 entries seen" in told
+    monkeypatch.setattr(sys, "stdin", io.StringIO("g\n"))
+    assert run("review", "--in", raw, "--out", out, "--size", 4) == 0
+    assert "4 of 10 entries seen" in capsys.readouterr().out
+
+
+def test_cleaning_does_without_the_makers(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scripts.curate_make", None)  # importing it raises ImportError
+    monkeypatch.delattr(scripts, "curate_make", raising=False)
+    assert run("convert", "--in", raw, "--out", tmp_path / "out.jsonl") == 0
+    with pytest.raises(ImportError):
+        run("evolve")
