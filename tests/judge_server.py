@@ -33,11 +33,10 @@ class Handler(BaseHTTPRequestHandler):
             fault = self.server.faults.pop(0) if self.server.faults else None
             self.server.n_now += 1
             self.server.n_most = max(self.server.n_most, self.server.n_now)
-        try:
-            fault(self) if fault else self.reply(self.server.answer(body["messages"][0]["content"]))
-        finally:
-            with self.server.lock:
-                self.server.n_now -= 1
+        text = None if fault else self.server.answer(body["messages"][0]["content"])
+        with self.server.lock:
+            self.server.n_now -= 1  # before the reply: who has it may ask again at once
+        fault(self) if fault else self.reply(text)
 
     def reply(self, text: str | None) -> None:
         message = {"role": "assistant", "content": text}

@@ -175,7 +175,8 @@ def test_lines_from_a_pipe_give_the_answers_and_nothing_else(
 
 # A child that takes the pseudo-terminal for its own, so that Ctrl-C in it is a signal, and runs the script.
 IN_TERMINAL = """
-import fcntl, runpy, sys, termios
+import fcntl, runpy, signal, sys, termios
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 runpy.run_module("scripts.respond", run_name="__main__")
 """

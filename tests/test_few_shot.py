@@ -29,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that took no step: what was trained is not what is tested here."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     data = folder.parent / "some.json"
-    entries = load_entries(ENTRIES)[::25]
+    entries = load_entries(ENTRIES)[::50]
     write_json(data, entries)
     settings = RunSettings("gpt2-tiny", str(data), entries_sha256(entries), "alpaca", "grouped", TrainConfig(seed=7))
     facts = {

@@ -32,7 +32,7 @@ FAST = ["--epochs", "2", "--batch-size", "16", "--device", "cpu"]
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every 25th of the bundled entries: about eighty."""
     path = tmp_path_factory.mktemp("data") / "some.json"
-    path.write_text(json.dumps(load_entries(finetune.ENTRIES)[::25]), encoding="utf-8")
+    path.write_text(json.dumps(load_entries(finetune.ENTRIES)[::50]), encoding="utf-8")
     return path
 
 
