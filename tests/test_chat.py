@@ -176,7 +176,8 @@ def test_lines_from_a_pipe_give_the_answers_and_nothing_else(
 # A child that takes the pseudo-terminal for its own, so that Ctrl-C in it is a signal, and runs the script.
 IN_TERMINAL = """
 import fcntl, runpy, signal, sys, termios
-signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it, or block it
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 runpy.run_module("scripts.respond", run_name="__main__")
 """
