@@ -50,6 +50,7 @@ from gpt.training.train import StepReport, TrainConfig, TrainingError, choose_tr
 from gpt.tuning.adapter import load_adapter, save_adapter
 from gpt.tuning.lora import add_lora, merge_lora, merged_copy, unmerge_lora, use_adapters
 from gpt.tuning.prompt_tuning import add_prompt, load_prompt, save_prompt, with_prompt
+from gpt.tuning.turns import ConversationDataset, encode_turns, exchanges
 from gpt.weights.checkpoint import SIZES, load_model, save_model
 from gpt.weights.tf_checkpoint import CheckpointError, TensorEntry, read_tf_index, read_tf_tensor
 

@@ -10,9 +10,15 @@ import typing
 from collections.abc import Callable, Iterator, Sequence
 
 from gpt.model.generate import Response, Sampling
+from gpt.text.entries import Entry
 
-HELP = """\
-a line       an instruction; each is a fresh prompt: the model sees nothing of earlier lines
+# What a line is, for a run that was trained on single answers and for one that was trained on conversations.
+FRESH = "a line       an instruction; each is a fresh prompt: the model sees nothing of earlier lines\n"
+TURNS = """\
+a line       an instruction; the model sees the earlier ones too, with its answers
+/new         forget them and begin anew
+"""
+COMMANDS = """\
 /input TEXT  the input for the next instruction; without TEXT: the lines that follow, up to an empty one
 /sampling    show how tokens are chosen; set with temperature=0.7 top_k=40 top_p=0.9 seed=1 max_new_tokens=100
              (temperature=0 takes the likeliest token, top_k=none all of them; the same seed gives the same answer)
@@ -68,14 +74,17 @@ class Chat:
     stream: Callable[..., Iterator[Response]]  # `stream_response`, all given but the entry and what /sampling sets
     sampling: ChatSampling
     n_shots: int = 0  # examples before each prompt
+    turns: bool = False  # the model was trained on conversations: `stream_turn`, which takes the history too
     input: str = ""  # for the next instruction
+    history: list[Entry] = dataclasses.field(default_factory=list)  # earlier instructions with the answers to them
 
     def run(self, title: str) -> None:
         """Read lines until /quit or the end of stdin."""
         if sys.stdin.isatty():
             with contextlib.suppress(ImportError):  # Windows has none
                 import readline  # noqa: F401  # gives input() arrow keys and a history
-        note(f"{title} Each line is a fresh prompt. /help shows the commands, /quit leaves")
+        rule = "Earlier lines belong to the prompt, /new forgets them" if self.turns else "Each line is a fresh prompt"
+        note(f"{title} {rule}. /help shows the commands, /quit leaves")
         while True:
             try:
                 line = read_line("> ").strip()
@@ -97,7 +106,10 @@ class Chat:
         """One line: a command or an instruction."""
         command, _, rest = line.partition(" ")
         if command == "/help":
-            print(HELP)
+            print((TURNS if self.turns else FRESH) + COMMANDS)
+        elif command == "/new" and self.turns:
+            self.history.clear()
+            note("the model sees nothing of what was said so far")
         elif command == "/input":
             self.input = rest.strip() or read_block()
             note(f"the next instruction gets an input of {len(self.input)} characters" if self.input else "no input")
@@ -115,14 +127,19 @@ class Chat:
             self.input = ""
             self.answer(entry)
 
-    def answer(self, entry: dict[str, str]) -> None:
-        """Print the response as it grows."""
-        shown = ""
-        for response in self.stream(entry, sampling=self.sampling, max_new_tokens=self.sampling.max_new_tokens):
+    def answer(self, entry: Entry) -> None:
+        """Print the response as it grows; of one that is interrupted nothing is remembered."""
+        shown, options = "", {"history": self.history} if self.turns else {}
+        options |= {"sampling": self.sampling, "max_new_tokens": self.sampling.max_new_tokens}
+        for response in self.stream(entry, **options):
             print(response.text[len(shown) :], end="", flush=True)
             shown = response.text
         print("\n", flush=True)
         note_remarks(response, self.n_shots)
+        if self.turns:
+            if response.n_earlier < len(self.history):
+                note(f"the context had room for the last {response.n_earlier} of {len(self.history)} earlier answers")
+            self.history.append(entry | {"output": shown})
 
 
 def read_line(prompt: str) -> str:

@@ -22,6 +22,7 @@ from gpt.model.gpt2 import GPT
 from gpt.text.entries import Entry, load_entries, split_report
 from gpt.text.tokenizer import load_tokenizer
 from gpt.training.run import load_settings, load_split
+from gpt.tuning.turns import exchanges
 from gpt.weights.checkpoint import load_model, read_json, write_atomically, write_json
 from scripts.choices import choose_device
 from scripts.command import make_parser, one_line_errors
@@ -87,7 +88,8 @@ def evaluate_run(
     if shots:
         n_fewer = sum(row.n_shots < len(shots) for row in answers["before_few_shot"])
         metrics["few_shot"] = {"k": len(shots), "seed": seed, "shots": shots, "n_fewer": n_fewer}
-    facts["split_report"] = split_report(split["train"], test)
+    taught = [e for entry in split["train"] for e in exchanges(entry)] if settings.turns else split["train"]
+    facts["split_report"] = split_report(taught, test)
     history = read_json(folder / "history.json", list)
     write_json(out / "responses.json", responses)
     write_json(out / "metrics.json", metrics)

@@ -48,6 +48,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", metavar="X", help="auto (CUDA, MPS, CPU), cuda, mps or cpu [auto]")
     parser.add_argument("--template", metavar="X", help=f"words of the prompt: {', '.join(TEMPLATES)} [alpaca]")
     parser.add_argument("--split", metavar="X", help="85/10/5, near-duplicates grouped, or ordered [grouped]")
+    parser.add_argument("--turns", action="store_true", help="learn from every answer of a conversation, not the first")
     parser.add_argument("--recipe", metavar="X", help="a published run to repeat and compare with: book")
     parser.add_argument("--untie", action="store_true", help="train an output layer of its own, as the book does")
     parser.add_argument("--no-self-check", action="store_true", help="begin although device or weights may be broken")
@@ -79,7 +80,12 @@ def say_start(settings: run.RunSettings, facts: dict) -> None:
         print(f"trained    {facts['trained']:,} parameters, {share:.2%} of the model's: {how}")
     if set(facts["converted"]) != {"alpaca"}:
         print(f"note       records by format, and what changed on the way: {facts['converted']}")
+    if settings.turns:
+        print(f"turns      {facts['counts']['train']['turns']} answers in the training entries, all of them count")
     for name, n in facts["counts"].items():
+        if n.get("cut_turns"):
+            print(f"note       {name}: {n['cut_turns']} answers, last in their conversations, were left out: the row"
+                  " was full, or a text before them empty")  # fmt: skip
         if n["cut_prompt"] or n["cut_response"] or n["dropped"]:
             print(f"note       {name}: {n['cut_prompt']} prompts and {n['cut_response']} responses were cut to fit the"
                   f" context, {n['dropped']} entries without output were dropped")  # fmt: skip

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from gpt.evaluation.constraints import check_constraints
-from gpt.text.entries import entries_sha256, read_entries
+from gpt.text.entries import Entry, entries_sha256, read_entries
 from gpt.training.run import RunSettings
 from gpt.training.train import TrainConfig, make_scaler
+from gpt.tuning.turns import check_turns, exchanges
 from scripts.choices import choose_model, default_precision
 from scripts.command import config_from
 from scripts.recipe import fetch_entries, recipe_flags
@@ -36,6 +37,9 @@ def new_run(args: argparse.Namespace, device: torch.device) -> tuple[Path, RunSe
     entries, converted = read_entries(data)
     for position, entry in enumerate(entries):
         check_constraints(entry.get("constraints", []), f"{data}: entry {position}")
+    if "turns" in args:
+        check_conversations(entries, data)
+        converted.pop("later_turns", 0)  # they are not left out
     model, why = choose_model(getattr(args, "model", None), device)
     if model == "gpt2-tiny":
         config = config_from(args, TrainConfig, **defaults | TINY_SETTINGS)
@@ -45,9 +49,18 @@ def new_run(args: argparse.Namespace, device: torch.device) -> tuple[Path, RunSe
     folder = getattr(args, "out", None) or free_folder(Path("runs") / f"{recipe}-{Path(model).name}".lstrip("-"))
     check_free(folder)
     settings = RunSettings(
-        model, str(data.resolve()), entries_sha256(entries), template, split, config, "untie" in args, recipe
-    )
+        model, str(data.resolve()), entries_sha256(entries), template, split, config, "untie" in args, recipe,
+        "turns" in args,
+    )  # fmt: skip
     return folder, settings, {"why": why, "converted": converted, "precision": f"{config.precision} ({reason})"}
+
+
+def check_conversations(entries: list[Entry], data: Path) -> None:
+    """Raises ValueError for turns that cannot be read, and where there is nothing in them to learn from."""
+    for position, entry in enumerate(entries):
+        check_turns(entry, f"{data}: entry {position}")
+    if all(len(exchanges(entry)) == 1 for entry in entries):
+        raise ValueError(f"--turns: no entry of {data} has a second answer: leave it out")
 
 
 def check_ways(args: argparse.Namespace, config: TrainConfig) -> None:

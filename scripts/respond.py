@@ -14,6 +14,7 @@ from gpt.text.entries import Entry, load_entries
 from gpt.text.prompts import TEMPLATES
 from gpt.text.tokenizer import load_tokenizer
 from gpt.training.run import load_settings
+from gpt.tuning.turns import stream_turn
 from gpt.weights.checkpoint import find_folder, load_model
 from scripts.chat import Chat, ChatSampling, note, note_remarks
 from scripts.choices import choose_device
@@ -60,15 +61,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     sampling = config_from(args, ChatSampling)
     device, _ = choose_device(args.device)
     folder = find_folder(args.run)
-    is_run = (folder / "training.json").exists()
-    template = getattr(args, "template", None) or (load_settings(folder)[0].template if is_run else "alpaca")
+    settings = load_settings(folder)[0] if (folder / "training.json").exists() else None
+    template = getattr(args, "template", None) or (settings.template if settings else "alpaca")
     shots = load_shots(args.shots, getattr(args, "k", 3)) if "shots" in args else []
+    turns = bool(args.interactive and settings and settings.turns and not shots)  # examples and turns would mix
     stream = partial(
-        stream_response, load_model(folder, device), load_tokenizer(), template=template,
+        stream_turn if turns else stream_response, load_model(folder, device), load_tokenizer(), template=template,
         past_context=args.past_context, shots=shots,
     )  # fmt: skip
     if args.interactive:
-        Chat(stream, sampling, len(shots)).run(f"{args.run}, template {template}.")
+        Chat(stream, sampling, len(shots), turns).run(f"{args.run}, template {template}.")
         return 0
     entry = {"instruction": args.instruction, "input": args.input, "output": ""}
     *_, response = stream(entry, sampling=sampling, max_new_tokens=sampling.max_new_tokens)

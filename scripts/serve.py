@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     defaults = {
         "name": folder.resolve().name,
         "template": settings.template if settings else "alpaca",
-        "turns": getattr(settings, "turns", False),  # a run says so once there is training on conversations
+        "turns": settings.turns if settings else False,
     }
     with listen(args.host, args.port) as sock:  # before the model is loaded: a port that is taken is said at once
         served = config_from(args, Served, model=load_model(folder, device), tokenizer=load_tokenizer(), **defaults)

@@ -72,6 +72,32 @@ def test_every_line_is_a_fresh_prompt_and_it_says_so(
     assert err == "(A model. Each line is a fresh prompt. /help shows the commands, /quit leaves)\n"
 
 
+def test_a_model_of_conversations_gets_the_history_until_it_is_to_forget_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    asked = []
+
+    def echo(entry: dict, history: list, **options: object) -> Iterator[Response]:
+        asked.append([(said["instruction"], said["input"], said["output"]) for said in history])
+        if entry["instruction"] == "Interrupt.":
+            raise KeyboardInterrupt
+        yield Response(entry["instruction"].upper(), "end_of_text", 1, 0, 0, n_earlier=min(1, len(history)))
+
+    lines = ["One.", "/input a lamp", "Two.", "Interrupt.", "Three.", "/new", "Four.", "/help"]
+    monkeypatch.setattr(sys, "stdin", Keyboard(*lines))
+    Chat(echo, ChatSampling(), turns=True).run("A model.")
+    one, two = ("One.", "", "ONE."), ("Two.", "a lamp", "TWO.")
+    assert asked == [[], [one], [one, two], [one, two], []]  # an answer that was interrupted is not remembered
+    out, err = capsys.readouterr()
+    assert err.count("(the context had room for the last 1 of 2 earlier answers)") == 1
+    assert "the model sees the earlier ones too" in out
+    assert "/new" in out
+    chat(monkeypatch, "/new", "/help")  # nothing to forget where nothing is remembered
+    out, err = capsys.readouterr()
+    assert "/new is no command" in err
+    assert "/new" not in out
+
+
 def test_input_goes_to_the_next_instruction_and_to_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ["/input a lamp", "Describe it.", "/input", "first line", "  second", "", "Repeat it.", "Anything else?"]
     asked = chat(monkeypatch, *lines).asked

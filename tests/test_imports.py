@@ -11,7 +11,7 @@ ROOMS = {
     "text": ["tokenizer", "formats", "entries", "prompts", "dataset"],
     "model": ["gpt2", "generate"],
     "weights": ["sources", "download", "tf_checkpoint", "checkpoint"],
-    "tuning": ["freezing", "lora", "adapter", "prompt_tuning"],
+    "tuning": ["freezing", "lora", "adapter", "prompt_tuning", "turns"],
     "training": ["loss", "train", "run"],
     "evaluation": ["metrics", "constraints", "chat_client", "judge", "plots", "report"],
     "curation": """

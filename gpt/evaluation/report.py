@@ -146,11 +146,11 @@ def run_report(
     overview = [
         ["base model", f"{settings.model}, {facts['parameters']:,} parameters"],
         ["entries", f"{settings.data}, {settings.split} split, SHA-256 {settings.entries_sha256[:16]}..."],
-        ["template", settings.template],
+        ["template", settings.template + (", all turns of a conversation" if settings.turns else "")],
         ["device, precision", f"{facts['device']}; {facts['precision']}"],
         ["training", f"{seconds:.0f} s with evaluation, {tokens_per_second(history):,.0f} real tokens/s"],
     ]
-    columns = ["entries", "tokens", "cut_prompt", "cut_response", "dropped"]
+    columns = list(facts["counts"]["train"])
     counts = [[side, *(str(found[name]) for name in columns)] for side, found in facts["counts"].items()]
     duplicates, step = facts["split_report"], max(1, len(responses) // N_EXAMPLES)
     examples = [example_section(row, n) for n, row in enumerate(responses[::step][:N_EXAMPLES], start=1)]
@@ -172,7 +172,7 @@ def run_report(
         f"Of these {duplicates['entries']} prompts {duplicates['exact']} stand in the training entries word for word "
         f"and {duplicates['near']} nearly.",
         "## What was cut or dropped",
-        table(["", "entries", "tokens", "prompts cut", "responses cut", "dropped"], counts),
+        table(["", *(name.replace("_", " ") for name in columns)], counts),
         f"Of the test prompts {metrics['n_cut']} lost the end of their input to leave room for the answer.",
         "## Examples",
         f"Every {ordinal(step)} row of `responses.json`, the first {len(examples)} of them.",

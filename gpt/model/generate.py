@@ -68,6 +68,7 @@ class Response(NamedTuple):
     n_slides: int
     n_shots: int  # examples that the prompt had room for
     is_cut: bool = False  # the prompt was too long for the context and lost the end of its input
+    n_earlier: int = 0  # exchanges before it that the context had room for (tuning/turns.py)
 
 
 def token_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
@@ -271,15 +272,16 @@ def stream_response(
     sampling: Sampling = GREEDY,
     past_context: str = "stop",
     shots: Sequence[Entry] = (),
+    earlier: Sequence[int] = (),
 ) -> Iterator[Response]:
     """The response to one entry as it grows, an item for each token: its text begins with the text before it, and the
-    last item is what `respond` gives."""
-    room = prompt_room(model, max_new_tokens)
+    last item is what `respond` gives. The ids of `earlier` turns stand before the prompt."""
+    room = prompt_room(model, max_new_tokens) - len(earlier)
     prompt, n_shots = encode_few_shot_prompt(entry, shots, tokenizer, template, room)
     is_cut = len(tokenizer.encode(format_prompt(entry, template))) > room
     ids, n_slides = [], 0
     for [step] in generate_steps(
-        model, [prompt], max_new_tokens=max_new_tokens, sampling=sampling, eot_id=tokenizer.eot_id,
+        model, [[*earlier, *prompt]], max_new_tokens=max_new_tokens, sampling=sampling, eot_id=tokenizer.eot_id,
         is_stopped=lambda ids: has_stop_string(ids, tokenizer, template), past_context=past_context,
     ):  # fmt: skip
         ids += [] if step.id is None else [step.id]

@@ -161,7 +161,7 @@ def entries_sha256(entries: list[Entry]) -> str:
     """A fingerprint of what is trained on: it changes with any text and with the order."""
     digest = hashlib.sha256()
     for entry in entries:
-        fields = [entry["instruction"], entry["input"], entry["output"]]
+        fields = [entry["instruction"], entry["input"], entry["output"], *entry.get("turns", [])]
         digest.update(json.dumps(fields).encode() + b"\n")
     return digest.hexdigest()
 

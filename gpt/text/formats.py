@@ -11,7 +11,7 @@
 A record is recognised by its fields, and those that are not used (category, source, id ...) go along; of a message only
 role and text are read. What is left out of the entries or changed on the way is counted:
 
-    later_turns         answered user turns after the first: rarely understood alone, they stay in the entry's "turns"
+    later_turns         answered user turns after the first, in the entry's "turns": `finetune --turns` learns from them
     unanswered          user turns without an answer
     opening_replies     conversations that an assistant opens: what it says is in "turns" only
     joined_messages     messages joined to the one before, which has the same role

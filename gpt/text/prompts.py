@@ -44,12 +44,10 @@ class Template:
 
         A user message's content is the instruction; a message may carry an `input` beside it.
         """
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "name"}
-        quoted = {
-            name: json.dumps(value, ensure_ascii=False) for name, value in values.items()
-        }  # llama.cpp knows no \\u
-        settings = "".join(f"{{%- set {name} = {value} -%}}\n" for name, value in quoted.items())
-        return settings + CHAT_TEMPLATE
+        # llama.cpp does not know \\u
+        texts = {f.name: json.dumps(getattr(self, f.name), ensure_ascii=False) for f in fields(self)}
+        settings = [f"{{%- set {name} = {text} -%}}\n" for name, text in texts.items() if name != "name"]
+        return "".join(settings) + CHAT_TEMPLATE
 
 
 # Each user message is a block of its own, as in training. Silence about a role that is not known would lose its text.

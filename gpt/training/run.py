@@ -28,6 +28,7 @@ from gpt.text.tokenizer import load_tokenizer
 from gpt.training.train import TrainConfig, make_optimizer, make_scaler, train
 from gpt.tuning.adapter import save_adapter
 from gpt.tuning.lora import merged_copy
+from gpt.tuning.turns import ConversationDataset
 from gpt.weights.checkpoint import read_json, save_model, write_atomically, write_json
 
 SAVE_EVERY = 300  # seconds between saves of the newest state; it is saved after each evaluation too
@@ -45,6 +46,7 @@ class RunSettings:
     config: TrainConfig
     untie: bool = False  # an output layer of its own
     recipe: str = ""  # the published run to compare with: its order of the entries, its way of measuring
+    turns: bool = False  # every answer of a conversation teaches, and at use earlier turns belong to the prompt
 
     def __post_init__(self) -> None:
         get_template(self.template)
@@ -92,10 +94,8 @@ def make_datasets(
 ) -> dict[str, InstructionDataset]:
     """The training and validation entries, encoded for the model's context."""
     max_length = min(settings.config.max_length, context_length)
-    sides = {
-        name: InstructionDataset(split[name], load_tokenizer(), settings.template, max_length)
-        for name in ("train", "val")
-    }
+    dataset = ConversationDataset if settings.turns else InstructionDataset
+    sides = {n: dataset(split[n], load_tokenizer(), settings.template, max_length) for n in ("train", "val")}
     for name, side in sides.items():
         if not len(side):
             raise ValueError(f"all {len(split[name])} {name} entries of {settings.data} have an empty output")
