@@ -1,7 +1,7 @@
 """Rule filters: each takes an entry and gives None, or the reason why it should go.
 
     >>> check_refusal({"instruction": "Name a fruit.", "input": "", "output": "As an AI language model, I cannot eat."})
-    'the answer refuses: "As an AI language model, I"'
+    'the answer refuses: "As an AI language model,"'
 
 The rules follow what is known to go wrong in sets that models or crowds wrote: Gopher's repetition filters (Rae et al.
 2021, A1.1), and the faults that AlpacaDataCleaned lists. Lengths are counted by `text.entries.words`: in scripts
@@ -18,6 +18,7 @@ from functools import partial
 
 import regex
 
+from gpt.curation.refusals import find_refusal
 from gpt.text.entries import Entry, words
 
 Filter = Callable[[Entry], str | None]
@@ -143,9 +144,12 @@ CODE = re.compile(
     r"^\s*[\w.]+\(.*\)\s*$|^\s*[\w.]+ = \S", re.MULTILINE)  # fmt: skip
 VERSE_LINE = 12  # words: lines as short as that end without a sign in verse, headings and lists
 LONG_PROSE = 50  # words from which an answer without a full stop at its end is taken to be cut
-_TEXTS = r"(text|passage|paragraph|article|excerpt|document|story|email|review|poem|sentence|code|content)s?"
+_TEXTS = (
+    r"(text|passage|paragraph|article|excerpt|document|story|email|review|poem|sentence|outline|script|code|content)s?"
+)
 MISSING_TEXT = re.compile(
-    rf"\b(the|this|these) (following|given|below|above|provided|attached)( \w+){{0,2}} ?({_TEXTS}|list|table|data)\b|"
+    r"\b(the|this|these) (following|given|below|above|previous|provided|attached)( \w+){0,2} ?"
+    rf"({_TEXTS}|list|table|data)\b|"
     rf"\b{_TEXTS}( is| are)? (below|above|provided|given|attached)\b|"
     r"\b(given|in|from|using|about|based on|mentioned in|according to)( a| the| this| these| that)?"
     r"( reference| short| given)? (text|passage|paragraph|article|excerpt)s?\b|"
@@ -198,7 +202,8 @@ def _breaks_off(output: str) -> str | None:
     if n_words >= LONG_PROSE and last.endswith((":", "：")):
         return f'the answer ends in a colon: "{last[-30:]}"'
     is_list = LIST_ITEM.match(last) or (len(NUMBERED.findall(output)) > 1 and n_last < 2 * VERSE_LINE)
-    if n_words < LONG_PROSE or SENTENCE_END.search(last) or is_list:
+    is_shown = len(lines) > 1 and lines[-2].endswith((":", "："))  # a formula or a command, announced before
+    if n_words < LONG_PROSE or SENTENCE_END.search(last) or is_list or is_shown:
         return None
     n_ended = sum(bool(SENTENCE_END.search(line)) for line in lines[:-1])
     is_prose = n_last > VERSE_LINE and len(FULL_STOP.findall(output)) >= 2
@@ -209,41 +214,11 @@ def _breaks_off(output: str) -> str | None:
 
 # ---- refusals ----
 
-# "I'm sorry, I can't come on Friday" is a fine letter: what cannot be done has to be the task.
-_TASK = (
-    r"(help|assist|answer|provide|fulfil+|complete|comply|do (that|this)|generate|create|write|produce|perform|access|"
-    r"browse|open|see (the|any|an)|view|discuss|engage|support|process|determine|give (you )?(an?|any|the)|offer|"
-    r"respond|recommend|share|continue|verify|predict|translate|express|"
-    r"have (access|enough|feelings|the ability|personal (opinion|feeling|belief|preference)s?)|form opinions|"
-    r"experience)"
-)
-REFUSALS = re.compile(
-    r"\bas an? (\w+ )?(ai|artificial intelligence|language|chat ?gpt)\b[\w\s-]{0,40}?,? (i|my)\b|"
-    r"\bas an? (ai|language model)\b[^.]{0,40}\bi (do not|don't|can ?not|can't|am|'m)|"
-    r"^\W*(i'm|i am) (just |only )?(an? )?(ai|artificial intelligence|(\w+ )?language model)\b|"
-    rf"^\W*((i'm|i am|we are) )?(very |really |so |deeply )?(sorry|apologi[sz]e|afraid|unfortunately)\b[^.\n]{{0,40}}?"
-    rf"\b(i|we) ?(can ?not|can't|am not able to|'m not able to|am unable to|'m unable to|do not|don't|won't|will not)"
-    rf" ({_TASK}|be able to)|"
-    rf"^\W*i (can ?not|can't|am not able to|am unable to|won't|will not|do not|don't) {_TASK}\b|"
-    rf"^\W*(i'm|i am) (not able|unable) to {_TASK}\b|"
-    r"^\W*(my apologies|sorry)[^.\n]{0,20}\b(that|this) (goes against|violates)|"
-    r"against my (programming|guidelines|policy)|\bmy (training data|knowledge cut-?off)\b|"
-    r"^\W*(please|could you) (please )?provide (me with )?(the|a|an|more|some) [\w\s]{0,40}"
-    r"(text|input|passage|context|information|details|sentences?|article|paragraph)|"
-    r"(作为|身为)一?[个名位]?(ai|人工智能|大?语言模型|智能助手|虚拟助手)|"
-    r"^\W*我(只)?是一?个?(ai|人工智能|大?语言模型)|"
-    r"^\W*(很|非常|十分)?(抱歉|对不起|遗憾|不好意思)[^。\n]{0,12}(我|本)?(无法|不能|没有办法|没办法|不可以|不会|没有能力)"
-    r"[^。\n]{0,12}(回答|提供|帮助|协助|完成|生成|满足|访问|执行|讨论|处理|写|创建|给出|支持|继续|判断|确定|浏览|获取|理解)|"
-    r"^\W*我(无法|不能|没有办法|没有能力)[^。\n]{0,10}(回答|提供|帮助|协助|完成|生成|满足|访问|执行|讨论|处理|给出|浏览|获取)|"
-    r"^\W*请(您|你)?提供(更多|具体|相关|需要|要|一?段|原文)", re.IGNORECASE)  # fmt: skip
-REFUSAL_HEAD = 300  # characters in which a refusal shows; a story may speak of one later
-
 
 def check_refusal(entry: Entry, limits: Limits) -> str | None:
-    """The answer declines, or says that it comes from a language model, in English or Chinese."""
-    head = entry["output"][:REFUSAL_HEAD].replace("’", "'")
-    found = REFUSALS.search(head)
-    return f'the answer refuses: "{shown(found[0].strip())}"' if found else None
+    """The answer declines, asks back, or says that it comes from a language model, in English or Chinese."""
+    found = find_refusal(entry["output"])
+    return f'the answer refuses: "{shown(found)}"' if found else None
 
 
 # ---- placeholders ----

@@ -10,6 +10,7 @@ import json
 import re
 from contextlib import suppress
 
+from gpt.curation.refusals import find_refusal
 from gpt.evaluation.judge import without_thoughts
 
 FENCE = re.compile(r"```[\w+-]*[^\S\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
@@ -18,23 +19,6 @@ TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
 BARE_KEY = re.compile(r"(?<=[{,])(\s*)([A-Za-z_]\w*)\s*:")
 CURLY_QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "‘": "'", "’": "'"})
 LISTED = re.compile(r"^[ \t>*#]*(?:(?:Task|Question|Instruction)\s*)?\d{1,3}\s*[.):：、][ \t*]*(.*)$", re.IGNORECASE)
-CANNOT = r"(?:can ?not|can'?t|could ?n[o']t|won'?t|will not|unable|not able|don'?t|do not|not allowed|must decline)"
-REFUSAL = re.compile(
-    rf"\W*(?:(?:i'?m |i am |we are |we're )?(?:(?:very|so|truly) )?sorry|my apologies|i apologi[sz]e)"
-    rf"(?:\W*\Z|.{{0,60}}?{CANNOT})"
-    rf"|\W*(?:unfortunately,? )?(?:i|we)(?:'m| am| are)? ?{CANNOT} (?:to )?(?:assist|help|provide|create|write|fulfil"
-    r"|comply|answer|complete|generate|produce|do (?:that|this)|support|engage|offer|give|perform)"
-    r"|\W*(?:i'm |i am )?(?:just )?(?:as )?an? (?:ai\b|artificial intelligence|(?:large )?language model)"
-    r"|\W*(?:很|非常)?(?:抱歉|对不起|不好意思)(?:\W*\Z|.{0,20}?(?:不能|无法|没有|没办法|不可以))"
-    r"|\W*我(?:不能|无法|没办法)(?:提供|帮助|帮|回答|完成|协助|满足|生成|执行|写)"
-    r"|\W*作为(?:一个|一名)?(?:人工智能|AI|语言模型|大语言模型)",
-    re.IGNORECASE,
-)  # fmt: skip
-
-
-def is_refusal(text: str) -> bool:
-    """Whether the text opens by declining, in English or Chinese. A letter that says sorry is none."""
-    return bool(REFUSAL.match(text.replace("’", "'")))
 
 
 def why_unusable(reply: str) -> str | None:
@@ -44,7 +28,7 @@ def why_unusable(reply: str) -> str | None:
         return "the teacher said nothing"
     if not re.search(r"\w", text):
         return "the reply has no word"
-    return "the teacher refused" if is_refusal(text) else None
+    return "the teacher refused" if find_refusal(text) else None
 
 
 # ---- JSON ----

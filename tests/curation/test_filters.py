@@ -1,6 +1,6 @@
 """The rule filters: on rows that people labelled, on sound entries of ours, and each on what it is for."""
 
-import json
+import os
 import time
 from pathlib import Path
 
@@ -10,9 +10,11 @@ from gpt.curation import filters
 from gpt.curation.balance import kind_of
 from gpt.curation.filters import FILTERS, Limits, first_reason, guess_language, make_filters, repair_encoding
 from gpt.text.entries import load_entries
+from tests.curation.measure_filters import count, labelled_rows, rows_by_number
 
 ROOT = Path(__file__).parents[2]
-ROWS = [json.loads(line) for line in (ROOT / "tests/fixtures/curation/labelled.jsonl").open(encoding="utf-8")]
+REAL = Path(os.environ.get("GPT_INSTRUCT_DATA", "/nowhere"))  # a folder of public sets
+ROWS = labelled_rows()
 pytest.importorskip("ftfy", reason="pip install -e '.[curate]'")
 
 PROSE = "The river rises in the hills and runs past three villages. Boats carry grain and salt down to the sea. "
@@ -35,17 +37,40 @@ def entry(instruction: str = "Say something about rivers.", output: str = "They 
     return {"instruction": instruction, "input": input, "output": output}
 
 
-def test_sound_rows_of_public_sets_pass_and_most_faults_are_found() -> None:
-    said = [first_reason(row, make_filters()) is not None for row in ROWS]
-    faulty = [bool(row["labels"]) for row in ROWS]
-    assert (len(ROWS), sum(faulty)) == (86, 4)
-    assert not any(dropped and not bad for dropped, bad in zip(said, faulty, strict=True))
-    assert sum(dropped and bad for dropped, bad in zip(said, faulty, strict=True)) >= 3
+# What was measured (measure_filters.py), rounded down: (rows, filter) -> precision, recall.
+FLOORS = {
+    ("tuning", "any"): (0.95, 0.80),
+    ("held-out", "any"): (0.90, 0.50),
+    ("all", "incomplete"): (0.60, 0.30),
+    ("all", "refusal"): (0.95, 0.65),
+    ("all", "placeholder"): (1.0, 0.90),
+    ("all", "any"): (0.95, 0.65),
+}
 
 
-@pytest.mark.parametrize("name", ["length", "repetition", "language", "copied"])
+@pytest.mark.parametrize("part, name", FLOORS)
+def test_sound_rows_of_public_sets_pass_and_most_faults_are_found(part: str, name: str) -> None:
+    assert len(ROWS) == 354 and sum(bool(row["labels"]) for row in ROWS) == 45
+    counts = count([row for row in ROWS if part in ("all", row["part"])], name)
+    assert counts.precision >= FLOORS[part, name][0] and counts.recall >= FLOORS[part, name][1], counts
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="GPT_INSTRUCT_DATA names no folder of public sets")
+@pytest.mark.parametrize("name, recall", [("incomplete", 0.65), ("encoding", 0.70), ("any", 0.70)])
+def test_rows_labelled_by_number_are_told_apart_too(name: str, recall: float) -> None:
+    rows = rows_by_number(REAL)
+    counts = count(rows, name)
+    assert len(rows) == 90 and counts.precision == 1 and counts.recall >= recall, counts
+
+
+def test_without_its_rules_a_filter_falls_below_its_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filters, "find_refusal", lambda text: "AI" if " AI " in text[:300] else None)
+    assert count(ROWS, "refusal").precision < 0.8  # "AI" alone is no sign: people ask about it
+
+
+@pytest.mark.parametrize("name", ["length", "repetition", "language", "copied", "encoding"])
 def test_filters_whose_fault_no_row_has_drop_none(name: str) -> None:
-    assert not any(make_filters()[name](row) for row in ROWS)
+    assert count(ROWS, name) == (0, 0, 0)
 
 
 def test_our_own_entries_pass() -> None:
@@ -90,6 +115,7 @@ BAD = {
         entry("Summarise the following text."),
         entry("Translate the following text into French:"),
         entry("请总结下面的文章。"),
+        entry("Take the previous outline as a starting point and argue the other way."),
     ],
     "refusal": [
         entry(output="I'm sorry, but I can't help with that."),
@@ -102,6 +128,10 @@ BAD = {
         entry(output="作为一个人工智能语言模型，我没有个人感受。"),
         entry(output="对不起，我不能提供这样的信息。"),
         entry(output="很抱歉，作为AI我不能完成这个请求。"),
+        entry(output="I'm sorry, but as a language model, it is not right to say so."),
+        entry(output="I apologize if that was unclear. Could you please give more context?"),
+        entry(output="I am physically incapable of doing that."),
+        entry(output="I do not have personal feelings."),
     ],
     "placeholder": [
         entry(output="Dear [Name], thank you. [Your Name]"),
@@ -159,6 +189,7 @@ GOOD = {
         entry("Fix this sentence: he go home."),
         entry("请总结下面的文章：河水流过村庄，船只运送粮食。"),
         entry(output="[1, 2, 3]"),
+        entry(output=LONG + "So the miller wrote this rule on the wall:\n\npay before you cross"),
         entry(output="河水流向大海"),
     ],
     "refusal": [
@@ -168,6 +199,10 @@ GOOD = {
         entry(output="抱歉，我星期五不能来参加聚会。"),
         entry("What is a language model?", "An AI language model predicts the next token."),
         entry(output="我不能吃辣。"),
+        entry(output="As an AI researcher, I read many papers."),
+        entry("Text her that you are late.", "I'm sorry I missed you. Shall we meet at six?"),
+        entry("Which board game has players swap places?", "Sorry!"),
+        entry(output="I'm an AI engineer by trade."),
     ],
     "placeholder": [
         entry("Write a letter template.", "Dear [Name],"),

@@ -3,7 +3,6 @@
 import pytest
 
 from gpt.curation.replies import (
-    is_refusal,
     labelled_parts,
     listed_items,
     objects_in,
@@ -86,7 +85,6 @@ def test_labelled_parts_begin_anew_where_a_name_comes_again() -> None:
     ],
 )
 def test_a_refusal_is_seen(text: str) -> None:
-    assert is_refusal(text)
     assert why_unusable(text) == "the teacher refused"
 
 
@@ -103,7 +101,7 @@ def test_a_refusal_is_seen(text: str) -> None:
     ],
 )
 def test_no_refusal_is_seen_in(text: str) -> None:
-    assert not is_refusal(text)
+    assert why_unusable(text) is None
 
 
 def test_nothing_signs_and_thoughts_alone_are_unusable() -> None:
