@@ -19,7 +19,17 @@ ROOMS = {
         refusals replies teacher self_instruct answers code_answers maths_answers evol_instruct documents augment
         filters toxicity personal_data dedup balance pipeline data_card
     """.split(),
-    "studies": ["recipe", "self_check", "pretrain", "agreement", "experiments", "page", "comparison", "judge_report"],
+    "studies": [
+        "recipe",
+        "self_check",
+        "pretrain",
+        "agreement",
+        "experiments",
+        "cleaning",
+        "page",
+        "comparison",
+        "judge_report",
+    ],
     "serving": ["gguf", "batching", "scheduler", "protocol", "rating", "server"],
 }
 SIDE_ROOMS = {

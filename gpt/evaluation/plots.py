@@ -161,7 +161,7 @@ def plot_bars(values: dict[str, float], title: str, unit: str = "", ax: Axes | N
     ax = style(ax or new_axes(7.0, 0.42 * len(values) + 1.1), title, unit, "")
     for i, value in enumerate(values.values()):
         ax.barh(i, value, color=BLUE, height=0.65)
-        ax.text(value, i, f" {value:.4g}", va="center", fontsize=9)
+        ax.text(value, i, f" {value:,.0f}" if value >= 1000 else f" {value:.4g}", va="center", fontsize=9)
     ax.margins(x=0.15)
     return name_rows(ax, list(values))
 

@@ -10,13 +10,22 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from gpt.evaluation.metrics import copied_input, nearest_responses
+from gpt.evaluation.constraints import format_followed
+from gpt.evaluation.metrics import METRICS, bootstrap_interval, copied_input, nearest_responses
+from gpt.evaluation.report import shown_score
 from gpt.model.generate import respond
 from gpt.model.gpt2 import GPT
+from gpt.studies.agreement import paired_difference
 from gpt.text.dataset import FIRST_KIND, InstructionDataset
 from gpt.text.entries import Entry, near_duplicates
 from gpt.text.tokenizer import Tokenizer
 from gpt.training.train import TrainConfig, choose_trained, make_optimizer, train
+
+SCORES = {
+    "exact match": lambda response, entry: METRICS["exact_match"](response, entry["output"]),
+    "ROUGE-L": lambda response, entry: METRICS["rouge_l"](response, entry["output"]),
+    "format followed": format_followed,
+}
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,29 @@ def score_rows(
     """A row's score, the mean over the seeds; rows that the score does not speak of (None) are left out."""
     scores = [[score(texts[row], entry) for texts in responses] for row, entry in enumerate(test)]
     return [sum(row) / len(row) for row in scores if None not in row]
+
+
+def score_views(
+    experiment: Experiment, found: dict[str, list[list[str]]]
+) -> tuple[list[list[str]], dict[str, dict[str, dict[str, float]]]]:
+    """The lines of the table, and for the picture each view's arms with their ROUGE-L."""
+    lines, bars = [], {}
+    for view in experiment.views:
+        test = [experiment.test[row] for row in view.rows]
+        scores = {
+            arm: {
+                name: score_rows([[texts[row] for row in view.rows] for texts in found[arm]], test, score)
+                for name, score in SCORES.items()
+            }
+            for arm in view.arms
+        }
+        last = scores[view.arms[-1]]["ROUGE-L"]
+        for arm, of_arm in scores.items():
+            shown = [shown_score(bootstrap_interval(values)) if values else "-" for values in of_arm.values()]
+            against = "-" if arm == view.arms[-1] else shown_score(paired_difference(of_arm["ROUGE-L"], last))
+            lines.append([view.name, arm, str(len(test)), *shown, against])
+            bars[f"{view.name}, {arm}"] = {"rouge_l": bootstrap_interval(of_arm["ROUGE-L"])}
+    return lines, bars
 
 
 # ---- the questions ----
