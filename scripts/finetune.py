@@ -50,6 +50,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--split", metavar="X", help="85/10/5, near-duplicates grouped, or ordered [grouped]")
     parser.add_argument("--turns", action="store_true", help="learn from every answer of a conversation, not the first")
     parser.add_argument("--recipe", metavar="X", help="a published run to repeat and compare with: book")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out records that cannot be read, and say which")
     parser.add_argument("--untie", action="store_true", help="train an output layer of its own, as the book does")
     parser.add_argument("--no-self-check", action="store_true", help="begin although device or weights may be broken")
     add_config_flags(parser, TrainConfig, FLAGS)

@@ -1,6 +1,7 @@
 """For `finetune`: flags -> the settings of a new run, and the folder it goes to."""
 
 import argparse
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from gpt.text.entries import Entry, entries_sha256, read_entries
 from gpt.training.run import RunSettings
 from gpt.training.train import TrainConfig, make_scaler
 from gpt.tuning.turns import check_turns, exchanges
+from gpt.weights.checkpoint import write_atomically
 from scripts.choices import choose_model, default_precision
 from scripts.command import config_from
 from scripts.recipe import fetch_entries, recipe_flags
@@ -34,7 +36,8 @@ def new_run(args: argparse.Namespace, device: torch.device) -> tuple[Path, RunSe
     check_ways(args, config)
     make_scaler(device, config.precision)  # a bad flag should fail before anything is fetched
     data = getattr(args, "data", None) or (fetch_entries(recipe) if recipe else ENTRIES)
-    entries, converted = read_entries(data)
+    rejected = [] if "skip_bad" in args else None
+    entries, converted = read_entries(data, rejected)
     for position, entry in enumerate(entries):
         check_constraints(entry.get("constraints", []), f"{data}: entry {position}")
     if "turns" in args:
@@ -50,8 +53,10 @@ def new_run(args: argparse.Namespace, device: torch.device) -> tuple[Path, RunSe
     check_free(folder)
     settings = RunSettings(
         model, str(data.resolve()), entries_sha256(entries), template, split, config, "untie" in args, recipe,
-        "turns" in args,
+        "turns" in args, skip_bad=rejected is not None,
     )  # fmt: skip
+    if rejected:
+        write_rejected(folder, rejected)
     return folder, settings, {"why": why, "converted": converted, "precision": f"{config.precision} ({reason})"}
 
 
@@ -61,6 +66,16 @@ def check_conversations(entries: list[Entry], data: Path) -> None:
         check_turns(entry, f"{data}: entry {position}")
     if all(len(exchanges(entry)) == 1 for entry in entries):
         raise ValueError(f"--turns: no entry of {data} has a second answer: leave it out")
+
+
+def write_rejected(folder: Path, rejected: list[dict]) -> None:
+    """The records that were left out, with where they stood and why, and a line that says so."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rejected)
+    path = folder / "rejected.jsonl"
+    write_atomically(path, lambda part: part.write_text(lines, encoding="utf-8", errors="backslashreplace"))
+    print(f"note       {len(rejected)} records cannot be read and are left out, all in {path}; the first:"
+          f" {rejected[0]['where']}: {rejected[0]['reason']}")  # fmt: skip
 
 
 def check_ways(args: argparse.Namespace, config: TrainConfig) -> None:

@@ -31,6 +31,19 @@ SPACELESS = UNSPACED + r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 WORD = regex.compile(rf"[{SPACELESS}]\p{{M}}*|(?:(?![{SPACELESS}])[\p{{L}}\p{{M}}\p{{N}}_])+")
 
 SURROGATE = regex.compile("[\ud800-\udfff]")
+DEEPEST = 100  # brackets in brackets in one record: what is deeper could be read, and not written again
+DISGUISES = (  # how a file begins that is no JSON, and what to do about it
+    (rb"PK\x03\x04", "a zip archive: unpack it"),
+    (rb"PAR1", "a Parquet file: convert it to JSON Lines"),
+    (rb"\x1f\x8b", "gzip in gzip: unpack it once"),
+    (rb"\x80[\x02-\x05]", "a pickle, which can run code when it is read: ask for JSON"),
+    (rb"version https://git-lfs", "a Git LFS pointer: fetch the file itself with git lfs pull"),
+    (rb"\s*<", "a web page or XML: download the data file itself"),
+    (rb"\xff\xfe|\xfe\xff|\x00|[^\x00]\x00", "no UTF-8 text, perhaps UTF-16: save the file as UTF-8"),
+    (rb"[^{\[\n]*[,;\t][^{\[\n]*\n", "a table such as CSV: make it JSON, an object for each row"),
+    (rb"\s*\[?\s*\{?\s*'", "Python, not JSON: write it with json.dump"),
+    (rb"\s*- ", "YAML: convert it to JSON"),
+)
 
 
 class Entry(TypedDict):
@@ -64,33 +77,45 @@ def load_entries(path: str | Path) -> list[Entry]:
     return read_entries(path)[0]
 
 
-def read_entries(path: str | Path) -> tuple[list[Entry], dict[str, int]]:
-    """`load_entries`, and the counts: records of each format, and what `text/formats.py` left out or changed."""
+def read_entries(path: str | Path, rejected: list[dict] | None = None) -> tuple[list[Entry], dict[str, int]]:
+    """`load_entries`, and the counts: records of each format, and what `text/formats.py` left out or changed.
+
+    Given a list `rejected`, a record that cannot be read is added to it, as {"where", "reason", "record"}, and reading
+    goes on. What is no JSON at all is an error all the same.
+    """
     path = Path(path)
     entries, counts = [], Counter()
     for where, record in _read_records(_read_text(path), path):
-        if not isinstance(record, dict):
-            raise EntryError(f"{where}: expected an object, found {shown(record)}")
         try:
-            converted, counted = record_to_entries(record)
+            value = _parse(record, where) if isinstance(record, Line) else record
+            if not isinstance(value, dict):
+                raise ValueError(f"expected an object, found {shown(value)}")
+            converted, counted = record_to_entries(value)
             for entry in converted:
                 check_entry(entry)
         except ValueError as error:
-            raise EntryError(f"{where}: {error}") from None
+            reason = str(error).removeprefix(f"{where}: ")
+            if rejected is None:
+                raise EntryError(f"{where}: {reason}") from None
+            rejected.append({"where": where, "reason": reason, "record": record})
+            continue
         entries += converted
         counts += counted
     if not entries:
         found = f"only {dict(counts)}" if counts else "it needs a JSON list or one JSON object a line"
-        raise EntryError(f"{path}: no entries: {found}")
+        raise EntryError(f"{path}: no entries: {f'all {len(rejected)} were rejected' if rejected else found}")
     return entries, dict(counts)
 
 
 def check_entry(entry: Entry) -> None:
     """ValueError for what would fail only later, when answers are scored or written."""
-    if entry.get("kind", "") is None:
-        del entry["kind"]  # the field is there for all rows of the file and empty for this one
-    if not isinstance(entry.get("kind", ""), str):
-        raise ValueError(f'"kind" must be text, found {shown(entry["kind"])}: name the sort of task or leave it out')
+    for field in ("kind", "source", "system"):
+        if entry.get(field, "") is None:
+            del entry[field]  # the field is there for all rows of the file and empty for this one
+        if not isinstance(entry.get(field, ""), str):
+            raise ValueError(f'"{field}" must be text, found {shown(entry[field])}: mend it or leave the field out')
+    if (depth := _depth(entry)) > DEEPEST:
+        raise ValueError(f"{depth} brackets stand in each other, at most {DEEPEST} can be written again: flatten it")
     for field in ("instruction", "input", "output"):
         if half := SURROGATE.search(entry[field]):
             code, position = f"\\u{ord(half[0]):04x}", half.start()
@@ -107,16 +132,36 @@ def _read_text(path: Path) -> str:
     try:
         return data.decode("utf-8-sig")  # -sig: Windows editors put a byte order mark in front
     except UnicodeDecodeError as error:
-        raise EntryError(f"{path}: byte {error.start} is not UTF-8: save the file as UTF-8") from None
+        remedy = _disguise(data) or "save the file as UTF-8"
+        raise EntryError(f"{path}: byte {error.start} is not UTF-8: {remedy}") from None
+
+
+def _disguise(data: bytes) -> str:
+    """What a file that is no JSON looks like, and what to do; "" where nothing comes to mind."""
+    seen = next((remedy for pattern, remedy in DISGUISES if regex.match(pattern, data[:2000])), "")
+    return seen and f"it looks like {seen}"
+
+
+def _depth(value: object) -> int:
+    """How many objects and lists stand in each other; a loop, as the value may be deeper than Python's stack."""
+    depth, level = 0, [value]
+    while level := [v for v in level if isinstance(v, (dict, list)) and v]:
+        depth += 1
+        level = [inner for v in level for inner in (v.values() if isinstance(v, dict) else v)]
+    return depth
+
+
+class Line(str):
+    """A line of a JSON Lines file, not parsed yet."""
 
 
 def _read_records(text: str, path: Path) -> list[tuple[str, object]]:
-    """(position in words, parsed value) for each record. It is JSON Lines if the first line is an object by itself."""
+    """(position in words, record) for each record. It is JSON Lines if the first line is an object by itself."""
     first, *others = text.strip().split("\n")  # not splitlines(): U+2028 may stand inside a string
     if others and _is_object(first):
-        lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
-        return [(f"{path}: line {n}", _parse(line, f"{path}: line {n} is not valid JSON")) for n, line in lines]
-    values = _unwrapped(_parse(text, f"{path}: not valid JSON"), path) if first else []
+        lines = enumerate(text.split("\n"), start=1)
+        return [(f"{path}: line {n}", Line(line)) for n, line in lines if line.strip()]
+    values = _unwrapped(_parse(text, f"{path}"), path) if first else []
     return [(f"{path}: entry {position}", value) for position, value in enumerate(values)]
 
 
@@ -127,11 +172,17 @@ def _is_object(line: str) -> bool:
         return False
 
 
-def _parse(text: str, complaint: str) -> object:
+def _parse(text: str, where: str) -> object:
     try:
-        return json.loads(text, object_pairs_hook=_no_duplicate_keys)
+        return json.loads(text, object_pairs_hook=_no_duplicate_keys, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise EntryError(f"{complaint}: {error}: {text.strip()[:60]!r}") from None
+        remedy = _disguise(text[:2000].encode("utf-8", "replace"))
+        reason = "not valid JSON" + f", {remedy}" * bool(remedy)
+        raise EntryError(f"{where}: {reason}: {error}: {text.strip()[:60]!r}") from None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON: write null")
 
 
 def _no_duplicate_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:

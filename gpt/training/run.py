@@ -3,6 +3,7 @@
 RUN/                     a Hugging Face model folder (weights/checkpoint.py), the best model so far, and beside it
   training.json          every setting, the SHA-256 of the entries, versions, counts, times
   history.json           a report of each step
+  rejected.jsonl         with skip_bad: the records that could not be read, where they stood, and why
   last/state.pt          newest weights, optimizer, loss scaler and step: all that going on bit for bit needs, because
                          the order of the entries and dropout follow from seed and step
   adapter/               of a run with LoRA: the best adapter alone, in PEFT's format (the model has it merged in)
@@ -22,7 +23,7 @@ from torch.optim import Optimizer
 
 from gpt.model.gpt2 import GPT
 from gpt.text.dataset import InstructionDataset
-from gpt.text.entries import Entry, entries_sha256, load_entries, split_entries
+from gpt.text.entries import Entry, entries_sha256, read_entries, split_entries
 from gpt.text.prompts import get_template
 from gpt.text.tokenizer import load_tokenizer
 from gpt.training.train import TrainConfig, make_optimizer, make_scaler, train
@@ -47,6 +48,7 @@ class RunSettings:
     untie: bool = False  # an output layer of its own
     recipe: str = ""  # the published run to compare with: its order of the entries, its way of measuring
     turns: bool = False  # every answer of a conversation teaches, and at use earlier turns belong to the prompt
+    skip_bad: bool = False  # records of the data that cannot be read are left out; rejected.jsonl holds them
 
     def __post_init__(self) -> None:
         get_template(self.template)
@@ -74,7 +76,7 @@ def load_settings(folder: Path) -> tuple[RunSettings, dict[str, object]]:
 
 def load_split(settings: RunSettings) -> dict[str, list[Entry]]:
     """The run's entries as train, val and test. Raises ValueError if the file is no longer what was trained on."""
-    entries = load_entries(settings.data)
+    entries, _ = read_entries(settings.data, [] if settings.skip_bad else None)
     if entries_sha256(entries) != settings.entries_sha256:
         raise ValueError(f"{settings.data} has changed since the run began: its entries have another SHA-256")
     train, val, test = split_entries(entries, how=settings.split, seed=settings.config.seed)
