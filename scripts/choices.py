@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import torch
 
 from gpt.evaluation.chat_client import LOCAL
+from gpt.hardware.processes import local_rank, n_local_processes
 from gpt.weights.download import download, find_model
 from gpt.weights.sources import BESIDE, OPENAI_NAMES, SOURCES
 from scripts.download import Bars
@@ -16,21 +17,27 @@ def choose_device(name: str) -> tuple[torch.device, str]:
     """The device of a name (`auto`: CUDA, then MPS, then CPU) and a line that says which and why."""
     if name == "auto":
         if torch.cuda.is_available():
-            name, why = "cuda", "CUDA was found"
+            name, why = own_gpu(), "CUDA was found"
         elif torch.backends.mps.is_available():
             name, why = "mps", "no CUDA, but Apple's GPU was found"
         else:
             name, why = "cpu", "neither CUDA nor Apple's GPU was found"
     else:
-        why = "as asked"
+        name, why = own_gpu() if name == "cuda" else name, "as asked"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).tolist()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
     if device.type == "cuda":
+        torch.cuda.set_device(device)
         return device, f"{name}, {torch.cuda.get_device_name(device)} ({why})"
     return device, f"{name}, {torch.get_num_threads()} threads ({why})" if name == "cpu" else f"{name} ({why})"
+
+
+def own_gpu() -> str:
+    """`cuda`, and under torchrun the GPU of this process's number."""
+    return f"cuda:{local_rank()}" if n_local_processes() > 1 else "cuda"
 
 
 def default_precision(device: torch.device) -> tuple[str, str]:

@@ -2,34 +2,30 @@
 
 Without flags: gpt2-medium if there is a CUDA device and its weights can be had, else the bundled
 gpt2-tiny, on the bundled entries. Ctrl-C stops after the step and saves; --resume goes on.
+Several GPUs: torchrun --nproc-per-node N -m scripts.finetune ..., with the same flags and the same result.
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
-from gpt.model.gpt2 import GPT
+from gpt.hardware.memory import peak_bytes
+from gpt.hardware.processes import first_alone, n_processes, rank, together
 from gpt.studies.self_check import check_model
-from gpt.text.dataset import InstructionDataset
+from gpt.studies.tracking import check_track
 from gpt.text.prompts import TEMPLATES
 from gpt.training import run
 from gpt.training.train import TrainConfig, choose_trained
 from gpt.weights.checkpoint import load_model, read_json, untie
 from scripts.choices import choose_device
 from scripts.command import add_config_flags, field_comments, make_parser, one_line_errors
+from scripts.drive import drive, first_prints, how_ended
 from scripts.evaluate import evaluate_run
 from scripts.new_run import ENTRIES, new_run
-from scripts.recipe import recipe_ways, write_comparison
-
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
+from scripts.recipe import write_comparison
 
 FLAGS = (
     "epochs batch_size micro_batch lr schedule warmup weight_decay clip dropout loss_on precision max_length "
@@ -53,12 +49,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--skip-bad", action="store_true", help="leave out records that cannot be read, and say which")
     parser.add_argument("--untie", action="store_true", help="train an output layer of its own, as the book does")
     parser.add_argument("--no-self-check", action="store_true", help="begin although device or weights may be broken")
+    parser.add_argument("--track", metavar="X", help="curves beside history.csv, as the run goes on: tensorboard")
     add_config_flags(parser, TrainConfig, FLAGS)
     for name in SWITCHES:
         flag, comment = "--" + name.replace("_", "-"), field_comments(TrainConfig)[name]
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=comment)
     args = parser.parse_args(argv)
-    if "resume" in args and (others := set(vars(args)) - {"resume", "device", "no_self_check"}):
+    if "track" in args:
+        check_track(args.track)
+    if "resume" in args and (others := set(vars(args)) - {"resume", "device", "no_self_check", "track"}):
         raise ValueError(f"--resume takes all settings from the run: leave out {', '.join(sorted(others))}")
     return args
 
@@ -92,59 +91,18 @@ def say_start(settings: run.RunSettings, facts: dict) -> None:
                   f" context, {n['dropped']} entries without output were dropped")  # fmt: skip
 
 
-def drive(folder: Path, settings: run.RunSettings, model: GPT, sides: dict[str, InstructionDataset]) -> bool:
-    """Train with a bar, to the end or to Ctrl-C; True if it came to the end."""
-    asked: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
-    reports, val = [], ""
-    bar = tqdm(unit="step", dynamic_ncols=True, mininterval=0.5)
-    try:
-        for report in run.train_run(
-            folder, settings, model, sides, lambda: bool(asked), **recipe_ways(settings, sides)
-        ):
-            reports.append(report)
-            if len(reports) == 1:  # on resume the rate must not count what was done before
-                bar.initial = report["step"]
-            bar.total, bar.n = report["n_steps"], report["step"]
-            val = f"validation {report['val'][settings.config.loss_on]:.3f}, " if report["val"] else val
-            loss = "" if report["loss"] is None else f"loss {report['loss']:.3f}, "
-            bar.set_postfix_str(f"{loss}{val}{run.tokens_per_second(reports):,.0f} tokens/s")
-        bar.set_postfix_str(how_ended(folder, settings))
-    finally:
-        signal.signal(signal.SIGINT, previous)
-        bar.close()
-    return not asked
-
-
-def how_ended(folder: Path, settings: run.RunSettings) -> str:
-    """Where the best model came from, whether patience ended the run, and how many steps overflowed fp16."""
-    history = read_json(folder / "history.json", list)
-    best, n_skipped = run.best_step(history, settings.config.loss_on), sum(report["skipped"] for report in history)
-    parts = [
-        best and f"best validation at step {best}",
-        n_skipped and f"{n_skipped} steps left out because gradients overflowed fp16",
-        run.why_ended(history, settings.config),
-    ]
-    return "; ".join(filter(None, parts))
-
-
-def peak_bytes(device: torch.device) -> int:
-    """The most memory this process has held so far: the device's on CUDA, else its own; 0 where nobody counts."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if resource is None:
-        return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     device, shown_device = choose_device(getattr(args, "device", "auto"))
-    if "resume" in args:
-        folder, (settings, facts) = args.resume, run.load_settings(args.resume)
-    else:
-        folder, settings, facts = new_run(args, device)
+    with together(device), first_prints():
+        return fine_tune(args, device, shown_device)
+
+
+def fine_tune(args: argparse.Namespace, device: torch.device, shown_device: str) -> int:
+    """The run, from flags to report. Started by torchrun, every process comes here; the first one writes."""
+    with first_alone():
+        folder, settings, facts = continued(args.resume) if "resume" in args else new_run(args, device)
     split = run.load_split(settings)
     model = load_model(settings.model, device, settings.config.dropout)
     check = "left out" if "no_self_check" in args else check_model(model, settings.model, settings.config.precision)
@@ -153,17 +111,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     facts |= {"parameters": model.n_parameters()}  # before adapters come to it
     choose_trained(model, settings.config)
     facts |= {
-        "device": shown_device,
+        "device": shown_device + (f", {n_processes()} processes" if n_processes() > 1 else ""),
         "self_check": check,
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "entries": {name: len(side) for name, side in split.items()},
         "counts": {name: side.counts() for name, side in sides.items()},
     }
     say_start(settings, facts)
-    run.save_settings(folder, settings, facts)
-    if not drive(folder, settings, model, sides):
-        print(f"stopped and saved; go on with: python -m scripts.finetune --resume {folder}")
-        return 130
+    if rank() == 0:
+        run.save_settings(folder, settings, facts)
+    if exit_code := drive(folder, settings, model, sides, getattr(args, "track", "")):
+        print(f"stopped and saved; go on with: {command()} --resume {folder}")
+        return exit_code
+    if rank() > 0:
+        return 0
     history = read_json(folder / "history.json", list)
     facts["ended"] = how_ended(folder, settings)
     facts["seconds"] = round(sum(report["seconds"] for report in history), 1)
@@ -176,6 +137,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     evaluate_run(folder, device)
     print(f'\nread {folder}/report.md, or ask it: python -m scripts.respond {folder} "Name three colors."')
     return 0
+
+
+def continued(folder: Path) -> tuple[Path, run.RunSettings, dict]:
+    return folder, *run.load_settings(folder)
+
+
+def command() -> str:
+    """How this script was started, so that going on is the same."""
+    start = f"torchrun --nproc-per-node {n_processes()}" if n_processes() > 1 else "python"
+    return f"{start} -m scripts.finetune"
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ ROOMS = {
     "model": ["gpt2", "generate"],
     "weights": ["sources", "download", "tf_checkpoint", "checkpoint"],
     "tuning": ["freezing", "lora", "adapter", "prompt_tuning", "turns"],
+    "hardware": ["precision", "processes", "memory"],
     "training": ["loss", "train", "run"],
     "evaluation": ["metrics", "constraints", "chat_client", "judge", "plots", "report"],
     "curation": """
@@ -29,11 +30,13 @@ ROOMS = {
         "page",
         "comparison",
         "judge_report",
+        "tracking",
     ],
     "serving": ["gguf", "batching", "scheduler", "protocol", "rating", "server"],
 }
 SIDE_ROOMS = {
     "tuning",
+    "hardware",
     "curation",
     "studies",
     "serving",

@@ -20,7 +20,7 @@ from gpt.text.entries import entries_sha256, load_entries, split_entries
 from gpt.text.prompts import encode_prompt, format_prompt
 from gpt.text.tokenizer import load_tokenizer
 from gpt.weights.checkpoint import SIZES, load_model
-from scripts import evaluate, finetune, make_entries, new_run, tour
+from scripts import drive, evaluate, finetune, make_entries, new_run, tour
 from scripts import recipe as recipe_script
 from scripts import respond as respond_script
 
@@ -56,7 +56,7 @@ def test_the_run_folder_holds_everything(finished: Path, data: Path) -> None:
     assert names == {
         "config.json", "generation_config.json", "model.safetensors", "vocab.json", "merges.txt",
         "tokenizer_config.json", "training.json", "history.json", "metrics.json", "responses.json", "report.md",
-        "loss.png", "scores.png", "last",
+        "loss.png", "scores.png", "last", "history.csv",
     }  # fmt: skip
     training = read(finished / "training.json")
     assert training["template"] == "alpaca"
@@ -118,14 +118,14 @@ def test_the_report_shows_settings_losses_scores_counts_and_examples(finished: P
 def test_ctrl_c_saves_and_resume_ends_at_the_same_weights(
     finished: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    class PressesCtrlC(finetune.tqdm):
+    class PressesCtrlC(drive.tqdm):
         def set_postfix_str(self, *args: object, **kwargs: object) -> None:
             super().set_postfix_str(*args, **kwargs)
             if self.n == 3:
                 os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune, "tqdm", PressesCtrlC)
+        patch.setattr(drive, "tqdm", PressesCtrlC)
         assert finetune.main(["--data", str(data), "--out", str(tmp_path / "run"), *FAST]) == 130
     assert f"python -m scripts.finetune --resume {tmp_path / 'run'}" in capsys.readouterr().out
     assert read(tmp_path / "run" / "history.json")[-1]["step"] == 4  # the step after the one that drew the bar
@@ -328,7 +328,7 @@ def test_a_model_that_computes_wrong_is_not_trained(
     assert error.startswith("error: self-check: gpt2-tiny has a loss of ")
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
-    monkeypatch.setattr(finetune, "drive", lambda *args: False)
+    monkeypatch.setattr(finetune, "drive", lambda *args: 130)
     assert finetune.main([*flags, "--no-self-check"]) == 130
     assert "self-check left out" in capsys.readouterr().out
     assert read(tmp_path / "run" / "training.json")["facts"]["self_check"] == "left out"

@@ -3,7 +3,7 @@
 Letters: B batch, T tokens, C n_embd, V vocab_size, N tokens that count.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -33,11 +33,13 @@ def token_losses(hidden: Tensor, targets: Tensor, output_weight: Tensor) -> Tens
 
 
 @torch.no_grad()
-def evaluate_loss(model: GPT, examples: Sequence[Example], batch_size: int = 16) -> dict[str, float]:
+def evaluate_loss(
+    model: GPT, examples: Sequence[Example], batch_size: int = 16, add_up: Callable[[float], float] = float
+) -> dict[str, float]:
     """Mean nats per token that counts over all examples, for each way of counting: `all`, `header`, `response`.
 
-    One forward pass gives all three. The result does not depend on batch size or order. Raises ValueError if there is
-    nothing to count.
+    One forward pass gives all three. The result does not depend on batch size or order. `add_up` adds the sums of other
+    processes, each with a share of the examples. Raises ValueError if there is nothing to count.
     """
     was_training = model.training
     model.eval()
@@ -54,6 +56,7 @@ def evaluate_loss(model: GPT, examples: Sequence[Example], batch_size: int = 16)
             sums[loss_on] += losses[chosen].sum().item()
             ns[loss_on] += int(chosen.sum())
     model.train(was_training)
+    sums, ns = ({name: add_up(n) for name, n in found.items()} for found in (sums, ns))
     if not all(ns.values()):
         raise ValueError("no token counts in these examples: there is no loss to evaluate")
     return {loss_on: sums[loss_on] / ns[loss_on] for loss_on in FIRST_KIND}

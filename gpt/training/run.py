@@ -21,12 +21,14 @@ import torch
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from gpt.hardware.precision import make_scaler
+from gpt.hardware.processes import everyone, rank
 from gpt.model.gpt2 import GPT
 from gpt.text.dataset import InstructionDataset
 from gpt.text.entries import Entry, entries_sha256, read_entries, split_entries
 from gpt.text.prompts import get_template
 from gpt.text.tokenizer import load_tokenizer
-from gpt.training.train import TrainConfig, make_optimizer, make_scaler, train
+from gpt.training.train import TrainConfig, make_optimizer, train
 from gpt.tuning.adapter import save_adapter
 from gpt.tuning.lora import merged_copy
 from gpt.tuning.turns import ConversationDataset
@@ -81,13 +83,11 @@ def load_split(settings: RunSettings) -> dict[str, list[Entry]]:
         raise ValueError(f"{settings.data} has changed since the run began: its entries have another SHA-256")
     train, val, test = split_entries(entries, how=settings.split, seed=settings.config.seed)
     for name, side in {"training": train, "validation": val, "test": test}.items():
-        if not side and settings.split == "grouped" and len(entries) >= 20:
-            raise ValueError(f"{settings.data}: nearly all prompts are near-duplicates of each other, which leaves "
-                             f"none for {name}: use --split ordered")  # fmt: skip
         if not side:
-            raise ValueError(
-                f"{settings.data} has {len(entries)} entries, which leaves none for {name}: use 20 or more"
-            )
+            few = f"{settings.data} has {len(entries)} entries, which leaves none for {name}: use 20 or more"
+            alike = (f"{settings.data}: nearly all prompts are near-duplicates of each other, which leaves none for"
+                     f" {name}: use --split ordered")  # fmt: skip
+            raise ValueError(alike if settings.split == "grouped" and len(entries) >= 20 else few)
     return {"train": train, "val": val, "test": test}
 
 
@@ -110,12 +110,8 @@ def make_datasets(
 def save_state(folder: Path, model: GPT, optimizer: Optimizer, scaler: GradScaler, history: list[dict]) -> None:
     """Write last/state.pt and history.json; the step is that of the newest report."""
     (folder / "last").mkdir(parents=True, exist_ok=True)
-    state = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
-        "history": history,
-    }
+    parts = {"model": model, "optimizer": optimizer, "scaler": scaler}
+    state = {name: part.state_dict() for name, part in parts.items()} | {"history": history}
     write_atomically(folder / "last" / "state.pt", lambda part: torch.save(state, part))
     write_json(folder / "history.json", history)
 
@@ -183,10 +179,13 @@ def train_run(
     after the step at hand and ends; so it does when the configuration's patience is at its end.
     """
     config, train_set, val_set = settings.config, sides["train"], sides["val"]
+    is_first = rank() == 0  # the others compute and write nothing
     optimizer, scaler, history = make_optimizer(model, config), make_scaler(model.device, config.precision), []
     if (folder / "last" / "state.pt").exists():
         history = load_state(folder, model, optimizer, scaler)
-        write_json(folder / "history.json", history)  # killed between two files, a run leaves an older one
+        config = dataclasses.replace(config, micro_batch=history[-1].get("micro_batch") or config.micro_batch)
+        if is_first:
+            write_json(folder / "history.json", history)  # killed between two files, a run leaves an older one
     if why_ended(history, config):
         return
     first_step, n_known = (history[-1]["step"] if history else 0), len(history)
@@ -198,12 +197,12 @@ def train_run(
             continue
         now = time.monotonic()
         history.append(dataclasses.asdict(step_report) | {"seconds": round(now - began, 4)})
-        if found := measure(model, step_report.step):
+        if is_first and (found := measure(model, step_report.step)):
             history[-1]["published_way"] = found
-        if step_report.val and best_step(history, config.loss_on) == step_report.step > 0:
+        if is_first and step_report.val and best_step(history, config.loss_on) == step_report.step > 0:
             save_best(folder, settings, model)
-        stopped = is_stopped() or bool(step_report.val and why_ended(history, config))
-        if stopped or step_report.val or now - saved > SAVE_EVERY:
+        stopped = any(everyone(is_stopped())) or bool(step_report.val and why_ended(history, config))
+        if is_first and (stopped or step_report.val or now - saved > SAVE_EVERY):
             save_state(folder, model, optimizer, scaler, history)
             saved = time.monotonic()
         yield history[-1]

@@ -9,11 +9,13 @@ goes on bit for bit.
 import math
 import random
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from gpt.hardware.memory import halve_until_it_fits
+from gpt.hardware.precision import PRECISIONS, autocast, make_scaler
+from gpt.hardware.processes import add_gradients, everyone, seed_dropout, share
 from gpt.model.gpt2 import GPT
 from gpt.text.dataset import FIRST_KIND, InstructionDataset, batches_by_length, collate
 from gpt.training.loss import evaluate_loss, supervised_loss
@@ -76,7 +78,6 @@ class TrainConfig:
 
 
 SCHEDULES = ("cosine", "linear", "constant")
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class StepReport:
     n_tokens: int  # real tokens read, without padding
     val: dict[str, float] | None = None  # the three losses over the whole validation set, when evaluated
     skipped: bool = False  # gradients overflowed fp16: the weights stayed as they were
+    micro_batch: int = 0  # entries at a time; less than the configuration's once memory has not sufficed
 
 
 def lr_at(step: int, n_steps: int, config: TrainConfig) -> float:
@@ -135,21 +137,6 @@ def make_optimizer(model: GPT, config: TrainConfig) -> torch.optim.AdamW:
     )
 
 
-def make_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
-    """Scales losses for fp16, whose smallest number is 6e-8 and would lose small gradients; else it does nothing.
-
-    Raises ValueError for fp16 without CUDA.
-    """
-    if precision == "fp16" and device.type != "cuda":
-        raise ValueError(f"precision fp16 is for CUDA, this is {device.type}: use float32, or bf16 to save memory")
-    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """Matrix products in bf16 or fp16 where asked for; softmax, layer norm and loss stay in float32."""
-    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "float32")
-
-
 def epoch_batches(dataset: InstructionDataset, config: TrainConfig, epoch: int) -> list[list[int]]:
     """Positions of the entries of each step of an epoch (0, 1, ...); they follow from the seed."""
     lengths = [len(example.ids) for example in dataset.examples]
@@ -181,7 +168,7 @@ def train(
     n_steps = config.epochs * steps_per_epoch
     eval_every = config.eval_every or max(1, steps_per_epoch // 2)
     if first_step == 0:
-        yield StepReport(0, n_steps, 0.0, None, 0.0, 0, validate(model, val_set, 0))
+        yield StepReport(0, n_steps, 0.0, None, 0.0, 0, validate(model, val_set, 0), micro_batch=config.micro_batch)
     for step in range(first_step, n_steps):
         epoch, position = divmod(step, steps_per_epoch)
         if position == 0 or step == first_step:
@@ -189,18 +176,18 @@ def train(
         lr = lr_at(step, n_steps, config)
         for group in optimizer.param_groups:
             group["lr"] = lr * group.get("lr_factor", 1.0)  # a state saved by an older version has none
-        torch.manual_seed(config.seed * 1_000_003 + step)  # dropout
-        loss, is_updated = train_step(model, optimizer, train_set, batches[position], config, step, scaler)
+        loss, is_updated, fits = train_step(model, optimizer, train_set, batches[position], config, step, scaler)
+        config = replace(config, micro_batch=fits)
         done = step + 1
         is_due = done % eval_every == 0 or done == n_steps
         val = validate(model, val_set, done) if is_due else None
         n_tokens = sum(len(train_set[i].ids) for i in batches[position])
-        yield StepReport(done, n_steps, done / steps_per_epoch, loss, lr, n_tokens, val, skipped=not is_updated)
+        yield StepReport(done, n_steps, done / steps_per_epoch, loss, lr, n_tokens, val, not is_updated, fits)
 
 
 def validate(model: GPT, val_set: InstructionDataset, step: int) -> dict[str, float]:
     """The three losses; TrainingError if one is not finite, for then no model could be called the best."""
-    losses = evaluate_loss(model, val_set.examples)
+    losses = evaluate_loss(model, share(val_set.examples), add_up=lambda n: sum(everyone(n)))
     if not all(map(math.isfinite, losses.values())):
         raise TrainingError(f"the validation losses after step {step} are {losses}: the model is broken")
     return losses
@@ -214,26 +201,41 @@ def train_step(
     config: TrainConfig,
     step: int,
     scaler: torch.amp.GradScaler,
-) -> tuple[float, bool]:
-    """One update from the entries at `rows`: nats per token that counted, and whether there was an update.
+) -> tuple[float, bool, int]:
+    """One update from the entries at `rows`: nats per token that counted, whether there was an update, and how many
+    entries at a time memory allowed; with fewer than asked for the step is begun again and has the same result.
 
-    Every micro-batch's sum is divided by the whole step's number of tokens, so that each token weighs the same however
-    the step is cut: a mean of means would give a token of a short answer many times the weight of one of a long answer.
+    Every micro-batch's sum is divided by the whole step's number of tokens, over all processes, so that each token
+    weighs the same however the step is cut: a mean of means would give a token of a short answer many times the weight
+    of one of a long answer.
     """
     model.train()
-    micro_batches = [rows[i : i + config.micro_batch] for i in range(0, len(rows), config.micro_batch)]
-    batches = [collate([dataset[i] for i in micro], config.loss_on) for micro in micro_batches]
-    n_counted = sum(int((targets >= 0).sum()) for _, targets in batches)
-    total = 0.0
-    try:
-        for inputs, targets in batches:
+    first_kind = FIRST_KIND[config.loss_on]
+    n_counted = sum(kind >= first_kind for i in rows for kind in dataset[i].kinds[1:])
+    mine = share(rows)
+
+    def accumulate(micro_batch: int) -> float:
+        optimizer.zero_grad(set_to_none=True)
+        seed_dropout(config.seed, step)
+        total = 0.0
+        for start in range(0, len(mine), micro_batch):
+            inputs, targets = collate([dataset[i] for i in mine[start : start + micro_batch]], config.loss_on)
             with autocast(model.device, config.precision):
                 hidden = model.hidden(inputs.to(model.device))
                 loss_sum, _ = supervised_loss(hidden, targets.to(model.device), model.output_weight)
             total += loss_sum.item()
-            check_finite(total, "loss")
+            if not math.isfinite(total):
+                break  # no gradients from it
             scaler.scale(loss_sum / n_counted).backward()
-        return total / n_counted, update(model, optimizer, config, scaler)
+        return total
+
+    try:
+        total, fits = halve_until_it_fits(accumulate, config.micro_batch)
+        total = sum(everyone(total))
+        if not math.isfinite(total):
+            raise FloatingPointError("loss", total)
+        add_gradients(model.parameters())
+        return total / n_counted, update(model, optimizer, config, scaler), fits
     except FloatingPointError as error:
         name, value = error.args
         shown = ", ".join(f"{dataset.entries[i]['instruction'][:40]!r}" for i in rows)
@@ -247,13 +249,9 @@ def update(model: GPT, optimizer: torch.optim.Optimizer, config: TrainConfig, sc
     next losses by half as much, so some such steps belong to every run."""
     scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip or math.inf).item()
-    if not scaler.is_enabled() or scaler.get_scale() < 1:  # a loss scaled down that still overflows will always do so
-        check_finite(norm, "gradient norm")
+    is_hopeless = not scaler.is_enabled() or scaler.get_scale() < 1  # scaled down so far, all the next ones overflow
+    if is_hopeless and not math.isfinite(norm):
+        raise FloatingPointError("gradient norm", norm)
     scaler.step(optimizer)
     scaler.update()
     return math.isfinite(norm)
-
-
-def check_finite(value: float, name: str) -> None:
-    if not math.isfinite(value):
-        raise FloatingPointError(name, value)

@@ -69,7 +69,7 @@ def history_of(folder: Path) -> list[dict]:
 def scripted_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
     """Let validation give these, one after the other; the first is that before training."""
     left = iter(losses)
-    monkeypatch.setattr("gpt.training.train.evaluate_loss", lambda model, rows: dict.fromkeys(LOSSES, next(left)))
+    monkeypatch.setattr("gpt.training.train.evaluate_loss", lambda model, rows, **_: dict.fromkeys(LOSSES, next(left)))
 
 
 LOSSES = ("all", "header", "response")

@@ -1,0 +1,81 @@
+"""For `finetune`: a run at work, with a bar, its curves on disk, and signals that stop it after the step at hand."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from gpt.hardware.processes import everyone, rank
+from gpt.model.gpt2 import GPT
+from gpt.studies.tracking import tracks
+from gpt.text.dataset import InstructionDataset
+from gpt.training import run
+from gpt.weights.checkpoint import read_json
+from scripts.recipe import recipe_ways
+
+
+@contextlib.contextmanager
+def first_prints() -> Iterator[None]:
+    """Of several processes only the first is heard, but for errors."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere if rank() else None) as _:
+        yield
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """A list that Ctrl-C and SIGTERM write their numbers to, in place of ending the process."""
+    asked: list[int] = []
+    known = {number: signal.signal(number, lambda n, _: asked.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in known.items():
+            signal.signal(number, handler)
+
+
+def drive(
+    folder: Path, settings: run.RunSettings, model: GPT, sides: dict[str, InstructionDataset], track: str = ""
+) -> int:
+    """Train with a bar, to the end or to a signal: 0, or the exit code that tells of the signal."""
+    reports, val, ways = [], "", recipe_ways(settings, sides)
+    bar = tqdm(unit="step", dynamic_ncols=True, mininterval=0.5, disable=rank() > 0)
+    with stop_signals() as asked, contextlib.closing(bar), tracks(track, folder) as record:
+        for report in run.train_run(folder, settings, model, sides, lambda: bool(asked), **ways):
+            if rank() == 0:
+                record(report)
+                bar.write(say_halved(reports, report), end="")
+            reports.append(report)
+            if len(reports) == 1:  # on resume the rate must not count what was done before
+                bar.initial = report["step"]
+            bar.total, bar.n = report["n_steps"], report["step"]
+            val = f"validation {report['val'][settings.config.loss_on]:.3f}, " if report["val"] else val
+            loss = "" if report["loss"] is None else f"loss {report['loss']:.3f}, "
+            bar.set_postfix_str(f"{loss}{val}{run.tokens_per_second(reports):,.0f} tokens/s")
+        if rank() == 0:
+            bar.set_postfix_str(how_ended(folder, settings))
+        number = int(max(everyone(max(asked, default=0))))  # whichever process it reached
+    return 128 + number if number else 0
+
+
+def say_halved(before: list[dict], report: dict) -> str:
+    """A line if this step took fewer entries at a time than the one before it, else nothing."""
+    known = before[-1]["micro_batch"] if before else 0
+    if report["micro_batch"] >= known:
+        return ""
+    return (f"note       memory did not suffice at step {report['step']} for {known} entries at a time:"
+            f" {report['micro_batch']} from here on, with the same result\n")  # fmt: skip
+
+
+def how_ended(folder: Path, settings: run.RunSettings) -> str:
+    """Where the best model came from, whether patience ended the run, and how many steps overflowed fp16."""
+    history = read_json(folder / "history.json", list)
+    best, n_skipped = run.best_step(history, settings.config.loss_on), sum(report["skipped"] for report in history)
+    parts = [
+        best and f"best validation at step {best}",
+        n_skipped and f"{n_skipped} steps left out because gradients overflowed fp16",
+        run.why_ended(history, settings.config),
+    ]
+    return "; ".join(filter(None, parts))
