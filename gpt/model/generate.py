@@ -1,7 +1,8 @@
 """Generation: prompts in, new ids out, a batch of prompts of any lengths at a time.
 
-The prompts are read together in one pass (prefill), padded on the right as in training; then each pass adds one id to
-every row (decode), with the KV cache holding all that came before. A row that is finished leaves the batch.
+Prompts of about one length are read together (prefill), padded on the right as in training; then each pass adds one id
+to every row (decode), with the KV cache holding all that came before. A row that is finished leaves the batch, and the
+next prompts take the places that have become free.
 
     ids     generate_steps, pass by pass      generate, all at once          both return only new ids, so a response is
     text    stream_response, as it grows      respond, entry by entry        cut out by position, not by searching text
@@ -96,9 +97,10 @@ def sample_next(logits: Tensor, sampling: Sampling, generators: Sequence[torch.G
 
 @dataclass
 class Row:
-    """A prompt at work."""
+    """A prompt that waits or is at work."""
 
     number: int
+    max_new_tokens: int
     window: list[int]  # what the model sees: prompt and new ids, less what has slid out
     generator: torch.Generator
     ids: list[int] = field(default_factory=list)  # the new ones
@@ -109,25 +111,25 @@ def generate_steps(
     model: GPT,
     prompts: Sequence[list[int]],
     *,
-    max_new_tokens: int = 256,
+    max_new_tokens: int | Sequence[int] = 256,
     sampling: Sampling = GREEDY,
     eot_id: int = 50256,
     is_stopped: Callable[[list[int]], bool] | None = None,
     first_row: int = 0,
     past_context: str = "stop",
+    batch_size: int | None = None,
 ) -> Iterator[list[Step]]:
-    """Continue every prompt, and yield after each pass what the rows at work got.
+    """Continue every prompt, and yield after each pass what the rows at work got: at most batch_size rows, or all.
 
-    A row ends at end of text, `is_stopped(new ids)`, max_new_tokens or, if past_context is "stop", when the context is
-    full. With "slide" the newest half of the context is then read anew, from position 0 on: GPT-2's positions are
-    learned and absolute, so the keys in the cache cannot move. What was in the older half, the instruction first, is
-    forgotten. Row i samples with the seed `sampling.seed` + first_row + i. Raises ValueError for a prompt that is empty
-    or fills the context.
+    A row ends at end of text, `is_stopped(new ids)`, max_new_tokens (one number, or one for each prompt) or, if
+    past_context is "stop", when the context is full. With "slide" the newest half of the context is then read anew,
+    from position 0 on: GPT-2's positions are learned and absolute, so the keys in the cache cannot move. What was in
+    the older half, the instruction first, is forgotten. Row i samples with the seed `sampling.seed` + first_row + i.
+    Raises ValueError for a prompt that is empty or fills the context.
     """
     context = model.config.context_length
-    if not prompts:
-        return
-    check_limits(prompts, context, max_new_tokens, past_context)
+    limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
+    check_limits(prompts, context, limits, past_context)
 
     def add(row: Row, next_id: int) -> Step:
         if next_id == eot_id:
@@ -139,51 +141,76 @@ def generate_steps(
             stopped_by = "stop_string"
         elif is_full and past_context == "stop":
             stopped_by = "context"
-        elif len(row.ids) == max_new_tokens:
+        elif len(row.ids) == row.max_new_tokens:
             stopped_by = "max_new_tokens"
         elif is_full:
             row.window = row.window[-(context // 2) :]
         return Step(row.number, next_id, stopped_by, slid=is_full and stopped_by is None)
 
     model.eval()
-    rows = [
-        Row(i, list(prompt), torch.Generator(model.device).manual_seed(sampling.seed + first_row + i))
-        for i, prompt in enumerate(prompts)
+    waiting = [
+        Row(i, limit, list(prompt), torch.Generator(model.device).manual_seed(sampling.seed + first_row + i))
+        for i, (prompt, limit) in enumerate(zip(prompts, limits, strict=True))
     ]
-    room = min(context, max(map(len, prompts)) + max_new_tokens)
-    cache = KVCache(model.config, len(rows), room, like=model.wte.weight)
-    logits = prefill(model, prompts, cache)  # (B, V)
-    while True:
-        next_ids = sample_next(logits, sampling, [row.generator for row in rows])
+    batch_size = len(prompts) if batch_size is None else batch_size
+    cache, rows = KVCache(model.config, 0, context, like=model.wte.weight), []
+    while rows or waiting:
+        logits = [read_on(model, [row.window[-1] for row in rows], cache)] if rows else []
+        n_free = batch_size - len(rows)
+        if waiting and (not rows or n_free * 4 >= batch_size):  # a pass for each newcomer alone would cost a GPU much
+            newcomers, waiting = waiting[:n_free], waiting[n_free:]
+            newcomers.sort(key=lambda row: len(row.window))
+            logits.append(read_prompts(model, [row.window for row in newcomers], cache))
+            rows += newcomers
+        both = torch.cat(logits) if len(logits) > 1 else logits[0]  # (B, V)
+        next_ids = sample_next(both, sampling, [row.generator for row in rows])
         steps = [add(row, next_id) for row, next_id in zip(rows, next_ids, strict=True)]
         yield steps
-        going = [place for place, step in enumerate(steps) if step.stopped_by is None]
-        if not going:
-            return
+        waiting = [row for row, step in zip(rows, steps, strict=True) if step.slid] + waiting  # to be read anew
+        going = fill_gaps([i for i, step in enumerate(steps) if step.stopped_by is None and not step.slid])
         if len(going) < len(rows):
             rows = [rows[place] for place in going]
             cache.keep(going)
-        if any(step.slid for step in steps):  # all rows are read anew, in one pass: simple, and once in many steps
-            cache = KVCache(model.config, len(rows), room, like=model.wte.weight)
-            logits = prefill(model, [row.window for row in rows], cache)
-        else:
-            last = torch.tensor([row.window[-1:] for row in rows], device=model.device)  # (B, 1)
-            logits = model.logits(model.hidden(last, cache)[:, -1])
-            cache.advance(1)
 
 
-def check_limits(prompts: Sequence[list[int]], context: int, max_new_tokens: int, past_context: str) -> None:
+def fill_gaps(going: list[int]) -> list[int]:
+    """The same places, the last of them in the gaps: most rows then stay where they are, and need not be copied.
+
+    >>> fill_gaps([0, 2, 3, 5])
+    [0, 5, 2, 3]
+    """
+    late = [place for place in going if place >= len(going)]
+    staying = set(going)
+    return [place if place in staying else late.pop() for place in range(len(going))]
+
+
+def check_limits(prompts: Sequence[list[int]], context: int, limits: Sequence[int], past_context: str) -> None:
     for number, prompt in enumerate(prompts):
         if not 0 < len(prompt) < context:
             raise ValueError(f"prompt {number} has {len(prompt)} tokens: it must have 1 to {context - 1}")
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens {max_new_tokens} leaves nothing to generate: use 1 or more")
+    if len(limits) != len(prompts) or min(limits, default=1) < 1:
+        raise ValueError(f"max_new_tokens {limits} leaves nothing to generate: use 1 or more, for each prompt")
     if past_context not in ("stop", "slide"):
         raise ValueError(f"past_context {past_context!r} is not known: use stop or slide")
 
 
+PREFILL_ROWS = 8  # prompts that are read in one pass: of about one length, and with enough tokens for any machine
+
+
+def read_prompts(model: GPT, prompts: Sequence[list[int]], cache: KVCache) -> Tensor:
+    """Read the prompts into new rows of the cache and return the logits after each: (B, V). Sorted prompts are read
+    faster, as each group is padded to its longest."""
+    logits = []
+    for start in range(0, len(prompts), PREFILL_ROWS):
+        group = prompts[start : start + PREFILL_ROWS]
+        part = KVCache(model.config, len(group), cache.max_length, like=model.wte.weight)
+        logits.append(prefill(model, group, part))
+        cache.add(part)
+    return torch.cat(logits)
+
+
 def prefill(model: GPT, prompts: Sequence[list[int]], cache: KVCache) -> Tensor:
-    """Read all prompts into the cache and return the logits after the last token of each: (B, V)."""
+    """Read all prompts into the cache in one pass and return the logits after the last token of each: (B, V)."""
     lengths = [len(prompt) for prompt in prompts]
     inputs = torch.zeros(len(prompts), max(lengths), dtype=torch.long)
     for row, prompt in enumerate(prompts):
@@ -194,22 +221,30 @@ def prefill(model: GPT, prompts: Sequence[list[int]], cache: KVCache) -> Tensor:
     return model.logits(hidden[torch.arange(len(prompts), device=model.device), last])
 
 
+def read_on(model: GPT, newest: list[int], cache: KVCache) -> Tensor:
+    """Read the newest id of each row of the cache and return the logits after it: (B, V)."""
+    hidden = model.hidden(torch.tensor(newest, device=model.device)[:, None], cache)  # (B, 1, C)
+    cache.advance(1)
+    return model.logits(hidden[:, 0])
+
+
 def generate(
     model: GPT,
     prompts: Sequence[list[int]],
     *,
-    max_new_tokens: int = 256,
+    max_new_tokens: int | Sequence[int] = 256,
     sampling: Sampling = GREEDY,
     eot_id: int = 50256,
     is_stopped: Callable[[list[int]], bool] | None = None,
     first_row: int = 0,
     past_context: str = "stop",
+    batch_size: int | None = None,
 ) -> list[Generated]:
     """All steps of `generate_steps`, put together row by row."""
     by_row: list[list[Step]] = [[] for _ in prompts]
     for steps in generate_steps(
         model, prompts, max_new_tokens=max_new_tokens, sampling=sampling, eot_id=eot_id, is_stopped=is_stopped,
-        first_row=first_row, past_context=past_context,
+        first_row=first_row, past_context=past_context, batch_size=batch_size,
     ):  # fmt: skip
         for step in steps:
             by_row[step.row].append(step)

@@ -42,17 +42,26 @@ class KVCache:
     """
 
     def __init__(self, config: GPTConfig, batch_size: int, max_length: int, like: Tensor) -> None:
-        """Room for max_length tokens a row, on the device and in the dtype of `like` (a parameter of the model)."""
-        shape = (config.n_layer, batch_size, config.n_head, max_length, config.n_embd // config.n_head)
-        self.keys = like.new_zeros(shape)
-        self.values = like.new_zeros(shape)
+        """At most max_length tokens a row, on the device and in the dtype of `like` (a parameter of the model)."""
+        shape = (config.n_layer, batch_size, config.n_head, 0, config.n_embd // config.n_head)
+        self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)  # room for rows and slots: see `reserve`
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=like.device)  # (B,) tokens seen, row by row
         self.longest = 0  # max(lengths), kept here because asking the GPU for it in every step would wait
+        self.max_length = max_length
+
+    def reserve(self, n_rows: int, n_slots: int) -> None:
+        """Make room where there is none; for a quarter more slots than asked, as what is there has to be copied."""
+        _, rows, _, slots, _ = self.keys.shape
+        if n_rows > rows or n_slots > slots:
+            n_slots = min(self.max_length, n_slots * 5 // 4 + 16) if n_slots > slots else slots
+            more = (0, 0, 0, n_slots - slots, 0, 0, 0, max(0, n_rows - rows))  # F.pad counts axes from the last
+            self.keys, self.values = F.pad(self.keys, more), F.pad(self.values, more)
 
     def positions(self, n_new: int) -> Tensor:
         """Where the next n_new tokens of each row stand: (B, T)."""
-        if self.longest + n_new > self.keys.shape[3]:
-            raise ValueError(f"the cache has room for {self.keys.shape[3]} tokens a row, not {self.longest + n_new}")
+        if self.longest + n_new > self.max_length:
+            raise ValueError(f"the cache has room for {self.max_length} tokens a row, not {self.longest + n_new}")
+        self.reserve(len(self.lengths), self.longest + n_new)
         return self.lengths[:, None] + torch.arange(n_new, device=self.lengths.device)
 
     def mask(self, positions: Tensor) -> Tensor | None:
@@ -67,8 +76,8 @@ class KVCache:
         rows = torch.arange(len(positions), device=positions.device)[:, None]
         self.keys[layer, rows, :, positions] = k.transpose(1, 2).to(self.keys.dtype)  # indexed: (B, T, H, D)
         self.values[layer, rows, :, positions] = v.transpose(1, 2).to(self.values.dtype)
-        n_slots = self.longest + k.shape[2]
-        return self.keys[layer, :, :, :n_slots].to(k.dtype), self.values[layer, :, :, :n_slots].to(v.dtype)
+        B, S = len(k), self.longest + k.shape[2]
+        return self.keys[layer, :B, :, :S].to(k.dtype), self.values[layer, :B, :, :S].to(v.dtype)
 
     def advance(self, n_new: list[int] | int) -> None:
         """Count the tokens just read; a list gives each row its own number, without its padding."""
@@ -80,11 +89,23 @@ class KVCache:
             self.longest = int(self.lengths.max())  # this once, after the prompts have been read
 
     def keep(self, rows: list[int]) -> None:
-        """Drop all rows but these."""
-        index = torch.tensor(rows, device=self.lengths.device)
-        self.keys, self.values = self.keys[:, index], self.values[:, index]
-        self.lengths = self.lengths[index]
-        self.longest = int(self.lengths.max())
+        """Drop all rows but these, which then stand in this order. Only those that change their place are copied."""
+        places = [place for place, row in enumerate(rows) if place != row]
+        if places:
+            old = [rows[place] for place in places]
+            for stored in (self.keys, self.values):
+                stored[:, places, :, : self.longest] = stored[:, old, :, : self.longest]
+        self.lengths = self.lengths[rows]
+        self.longest = int(self.lengths.max()) if rows else 0
+
+    def add(self, other: "KVCache") -> None:
+        """Let the rows of another cache follow those of this one."""
+        first, n = len(self.lengths), len(self.lengths) + len(other.lengths)
+        self.reserve(n, other.longest)
+        for ours, theirs in ((self.keys, other.keys), (self.values, other.values)):
+            ours[:, first:n, :, : other.longest] = theirs[:, : n - first, :, : other.longest]
+        self.lengths = torch.cat([self.lengths, other.lengths])
+        self.longest = max(self.longest, other.longest)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
@@ -198,6 +219,8 @@ class GPT(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., C) -> (..., V)"""
+        if hidden.device.type == "cpu" and hidden.dim() == 2 and len(hidden) > 1:  # the same product, laid out so that
+            return (self.output_weight @ hidden.T).T.contiguous()  # a few rows take half the time or a third
         return F.linear(hidden, self.output_weight)
 
     def forward(self, inputs: Tensor, cache: KVCache | None = None) -> Tensor:
