@@ -13,10 +13,11 @@ Letters: B batch, V vocab_size.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from gpt.model.gpt2 import GPT, KVCache
 from gpt.text.entries import Entry
@@ -108,18 +109,11 @@ class Row:
 
 @torch.inference_mode()
 def generate_steps(
-    model: GPT,
-    prompts: Sequence[list[int]],
-    *,
-    max_new_tokens: int | Sequence[int] = 256,
-    sampling: Sampling = GREEDY,
-    eot_id: int = 50256,
-    is_stopped: Callable[[list[int]], bool] | None = None,
-    first_row: int = 0,
-    past_context: str = "stop",
-    batch_size: int | None = None,
-) -> Iterator[list[Step]]:
-    """Continue every prompt, and yield after each pass what the rows at work got: at most batch_size rows, or all.
+    model: GPT, prompts: Sequence[list[int]], *, max_new_tokens: int | Sequence[int] = 256, sampling: Sampling = GREEDY,
+    eot_id: int = 50256, is_stopped: Callable[[list[int]], bool] | None = None, first_row: int = 0,
+    past_context: str = "stop", batch_size: int = 64,
+) -> Iterator[list[Step]]:  # fmt: skip
+    """Continue every prompt, and yield after each pass what the rows at work got: at most batch_size rows.
 
     A row ends at end of text, `is_stopped(new ids)`, max_new_tokens (one number, or one for each prompt) or, if
     past_context is "stop", when the context is full. With "slide" the newest half of the context is then read anew,
@@ -129,7 +123,9 @@ def generate_steps(
     """
     context = model.config.context_length
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
-    check_limits(prompts, context, limits, past_context)
+    check_limits(prompts, context, limits, batch_size)
+    if past_context not in ("stop", "slide"):
+        raise ValueError(f"past_context {past_context!r} is not known: use stop or slide")
 
     def add(row: Row, next_id: int) -> Step:
         if next_id == eot_id:
@@ -152,21 +148,20 @@ def generate_steps(
         Row(i, limit, list(prompt), torch.Generator(model.device).manual_seed(sampling.seed + first_row + i))
         for i, (prompt, limit) in enumerate(zip(prompts, limits, strict=True))
     ]
-    batch_size = len(prompts) if batch_size is None else batch_size
-    cache, rows = KVCache(model.config, 0, context, like=model.wte.weight), []
+    cache, rows = KVCache(model.config, min(batch_size, len(prompts)), context, like=model.wte.weight), []
+    cache.keep([])
     while rows or waiting:
         logits = [read_on(model, [row.window[-1] for row in rows], cache)] if rows else []
         n_free = batch_size - len(rows)
         if waiting and (not rows or n_free * 4 >= batch_size):  # a pass for each newcomer alone would cost a GPU much
             newcomers, waiting = waiting[:n_free], waiting[n_free:]
             newcomers.sort(key=lambda row: len(row.window))
-            logits.append(read_prompts(model, [row.window for row in newcomers], cache))
+            logits.append(prefill(model, [row.window for row in newcomers], cache))
             rows += newcomers
-        both = torch.cat(logits) if len(logits) > 1 else logits[0]  # (B, V)
-        next_ids = sample_next(both, sampling, [row.generator for row in rows])
+        next_ids = sample_next(torch.cat(logits), sampling, [row.generator for row in rows])  # of (B, V)
         steps = [add(row, next_id) for row, next_id in zip(rows, next_ids, strict=True)]
         yield steps
-        waiting = [row for row, step in zip(rows, steps, strict=True) if step.slid] + waiting  # to be read anew
+        waiting[:0] = [row for row, step in zip(rows, steps, strict=True) if step.slid]  # to be read anew
         going = fill_gaps([i for i, step in enumerate(steps) if step.stopped_by is None and not step.slid])
         if len(going) < len(rows):
             rows = [rows[place] for place in going]
@@ -174,51 +169,34 @@ def generate_steps(
 
 
 def fill_gaps(going: list[int]) -> list[int]:
-    """The same places, the last of them in the gaps: most rows then stay where they are, and need not be copied.
-
-    >>> fill_gaps([0, 2, 3, 5])
-    [0, 5, 2, 3]
-    """
-    late = [place for place in going if place >= len(going)]
-    staying = set(going)
+    """The same places, the last in the gaps, [0, 2, 3, 5] as [0, 5, 2, 3]: most rows stay and need not be copied."""
+    late, staying = [place for place in going if place >= len(going)], set(going)
     return [place if place in staying else late.pop() for place in range(len(going))]
 
 
-def check_limits(prompts: Sequence[list[int]], context: int, limits: Sequence[int], past_context: str) -> None:
+def check_limits(prompts: Sequence[list[int]], context: int, limits: Sequence[int], batch_size: int) -> None:
     for number, prompt in enumerate(prompts):
         if not 0 < len(prompt) < context:
             raise ValueError(f"prompt {number} has {len(prompt)} tokens: it must have 1 to {context - 1}")
-    if len(limits) != len(prompts) or min(limits, default=1) < 1:
-        raise ValueError(f"max_new_tokens {limits} leaves nothing to generate: use 1 or more, for each prompt")
-    if past_context not in ("stop", "slide"):
-        raise ValueError(f"past_context {past_context!r} is not known: use stop or slide")
+    if min([batch_size, *limits]) < 1 or len(limits) != len(prompts):
+        raise ValueError(
+            f"max_new_tokens {limits[:3]}, batch_size {batch_size}: use 1 or more, a limit for each prompt"
+        )
 
 
-PREFILL_ROWS = 8  # prompts that are read in one pass: of about one length, and with enough tokens for any machine
-
-
-def read_prompts(model: GPT, prompts: Sequence[list[int]], cache: KVCache) -> Tensor:
-    """Read the prompts into new rows of the cache and return the logits after each: (B, V). Sorted prompts are read
-    faster, as each group is padded to its longest."""
+def prefill(model: GPT, prompts: Sequence[list[int]], cache: KVCache, at_once: int = 8) -> Tensor:
+    """Read the prompts into new rows of the cache, some in each pass, and return the logits after each: (B, V). Sorted
+    ones are read faster: a pass is padded to its longest, and a few prompts have tokens enough for any machine."""
     logits = []
-    for start in range(0, len(prompts), PREFILL_ROWS):
-        group = prompts[start : start + PREFILL_ROWS]
+    for start in range(0, len(prompts), at_once):
+        group = [torch.tensor(prompt) for prompt in prompts[start : start + at_once]]
+        lengths = [len(prompt) for prompt in group]
         part = KVCache(model.config, len(group), cache.max_length, like=model.wte.weight)
-        logits.append(prefill(model, group, part))
+        hidden = model.hidden(pad_sequence(group, batch_first=True).to(model.device), part)  # (B, T, C)
+        part.advance(lengths)
         cache.add(part)
+        logits.append(model.logits(hidden[range(len(group)), [n - 1 for n in lengths]]))
     return torch.cat(logits)
-
-
-def prefill(model: GPT, prompts: Sequence[list[int]], cache: KVCache) -> Tensor:
-    """Read all prompts into the cache in one pass and return the logits after the last token of each: (B, V)."""
-    lengths = [len(prompt) for prompt in prompts]
-    inputs = torch.zeros(len(prompts), max(lengths), dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        inputs[row, : len(prompt)] = torch.tensor(prompt)
-    hidden = model.hidden(inputs.to(model.device), cache)  # (B, T, C)
-    cache.advance(lengths)
-    last = torch.tensor(lengths, device=model.device) - 1
-    return model.logits(hidden[torch.arange(len(prompts), device=model.device), last])
 
 
 def read_on(model: GPT, newest: list[int], cache: KVCache) -> Tensor:
@@ -228,30 +206,21 @@ def read_on(model: GPT, newest: list[int], cache: KVCache) -> Tensor:
     return model.logits(hidden[:, 0])
 
 
-def generate(
-    model: GPT,
-    prompts: Sequence[list[int]],
-    *,
-    max_new_tokens: int | Sequence[int] = 256,
-    sampling: Sampling = GREEDY,
-    eot_id: int = 50256,
-    is_stopped: Callable[[list[int]], bool] | None = None,
-    first_row: int = 0,
-    past_context: str = "stop",
-    batch_size: int | None = None,
-) -> list[Generated]:
-    """All steps of `generate_steps`, put together row by row."""
+def generate(model: GPT, prompts: Sequence[list[int]], **options: Any) -> list[Generated]:
+    """All steps of `generate_steps`, with its options, put together row by row."""
+    return list(generate_in_order(model, prompts, **options))
+
+
+def generate_in_order(model: GPT, prompts: Sequence[list[int]], **options: Any) -> Iterator[Generated]:
+    """What `generate` returns, each row as soon as it and all before it are finished."""
     by_row: list[list[Step]] = [[] for _ in prompts]
-    for steps in generate_steps(
-        model, prompts, max_new_tokens=max_new_tokens, sampling=sampling, eot_id=eot_id, is_stopped=is_stopped,
-        first_row=first_row, past_context=past_context, batch_size=batch_size,
-    ):  # fmt: skip
+    n_given = 0
+    for steps in generate_steps(model, prompts, **options):
         for step in steps:
             by_row[step.row].append(step)
-    return [
-        Generated([s.id for s in steps if s.id is not None], steps[-1].stopped_by, sum(s.slid for s in steps))
-        for steps in by_row
-    ]
+        while n_given < len(by_row) and by_row[n_given] and (own := by_row[n_given])[-1].stopped_by:
+            yield Generated([s.id for s in own if s.id is not None], own[-1].stopped_by, sum(s.slid for s in own))
+            n_given += 1
 
 
 # ---- entries in, text out ----
@@ -264,17 +233,9 @@ def prompt_room(model: GPT, max_new_tokens: int) -> int:
 
 
 def respond(
-    model: GPT,
-    tokenizer: Tokenizer,
-    entries: Sequence[Entry],
-    *,
-    template: str = "alpaca",
-    max_new_tokens: int = 256,
-    sampling: Sampling = GREEDY,
-    batch_size: int = 16,
-    past_context: str = "stop",
-    shots: Sequence[Entry] = (),
-) -> Iterator[Response]:
+    model: GPT, tokenizer: Tokenizer, entries: Sequence[Entry], *, template: str = "alpaca", max_new_tokens: int = 256,
+    sampling: Sampling = GREEDY, batch_size: int = 64, past_context: str = "stop", shots: Sequence[Entry] = (),
+) -> Iterator[Response]:  # fmt: skip
     """Answer each entry's instruction, in their order; the prompt ids are those of training, as long as they fit.
 
     `shots` are examples that stand before each prompt, as many as fit (for models that were not fine-tuned). A prompt
@@ -283,32 +244,21 @@ def respond(
     """
     tokenizer.check_fits(model.config.vocab_size)
     room = prompt_room(model, max_new_tokens)
-    for start in range(0, len(entries), batch_size):
-        batch = entries[start : start + batch_size]
-        prompts = [encode_few_shot_prompt(entry, shots, tokenizer, template, room) for entry in batch]
-        generated = generate(
-            model, [ids for ids, _ in prompts], max_new_tokens=max_new_tokens, sampling=sampling,
-            eot_id=tokenizer.eot_id, is_stopped=lambda ids: has_stop_string(ids, tokenizer, template),
-            first_row=start, past_context=past_context,
-        )  # fmt: skip
-        cut = [len(tokenizer.encode(format_prompt(entry, template))) > room for entry in batch]
-        for (ids, stopped_by, n_slides), (_, n_shots), is_cut in zip(generated, prompts, cut, strict=True):
-            text = decode_response(ids, tokenizer, template)
-            yield Response(text, stopped_by, len(ids), n_slides, n_shots, is_cut)
+    prompts = [encode_few_shot_prompt(entry, shots, tokenizer, template, room) for entry in entries]
+    generated = generate_in_order(
+        model, [ids for ids, _ in prompts], max_new_tokens=max_new_tokens, sampling=sampling,
+        eot_id=tokenizer.eot_id, is_stopped=lambda ids: has_stop_string(ids, tokenizer, template),
+        past_context=past_context, batch_size=batch_size,
+    )  # fmt: skip
+    for entry, (ids, stopped_by, n_slides), (_, n_shots) in zip(entries, generated, prompts, strict=True):
+        is_cut = len(tokenizer.encode(format_prompt(entry, template))) > room
+        yield Response(decode_response(ids, tokenizer, template), stopped_by, len(ids), n_slides, n_shots, is_cut)
 
 
 def stream_response(
-    model: GPT,
-    tokenizer: Tokenizer,
-    entry: Entry,
-    *,
-    template: str = "alpaca",
-    max_new_tokens: int = 256,
-    sampling: Sampling = GREEDY,
-    past_context: str = "stop",
-    shots: Sequence[Entry] = (),
-    earlier: Sequence[int] = (),
-) -> Iterator[Response]:
+    model: GPT, tokenizer: Tokenizer, entry: Entry, *, template: str = "alpaca", max_new_tokens: int = 256,
+    sampling: Sampling = GREEDY, past_context: str = "stop", shots: Sequence[Entry] = (), earlier: Sequence[int] = (),
+) -> Iterator[Response]:  # fmt: skip
     """The response to one entry as it grows, an item for each token: its text begins with the text before it, and the
     last item is what `respond` gives. The ids of `earlier` turns stand before the prompt."""
     room = prompt_room(model, max_new_tokens) - len(earlier)

@@ -46,12 +46,11 @@ class KVCache:
         shape = (config.n_layer, batch_size, config.n_head, 0, config.n_embd // config.n_head)
         self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)  # room for rows and slots: see `reserve`
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=like.device)  # (B,) tokens seen, row by row
-        self.longest = 0  # max(lengths), kept here because asking the GPU for it in every step would wait
-        self.max_length = max_length
+        self.longest, self.max_length = 0, max_length  # max(lengths), as asking the GPU in every step would wait
 
     def reserve(self, n_rows: int, n_slots: int) -> None:
         """Make room where there is none; for a quarter more slots than asked, as what is there has to be copied."""
-        _, rows, _, slots, _ = self.keys.shape
+        rows, slots = self.keys.shape[1], self.keys.shape[3]
         if n_rows > rows or n_slots > slots:
             n_slots = min(self.max_length, n_slots * 5 // 4 + 16) if n_slots > slots else slots
             more = (0, 0, 0, n_slots - slots, 0, 0, 0, max(0, n_rows - rows))  # F.pad counts axes from the last
@@ -81,20 +80,14 @@ class KVCache:
 
     def advance(self, n_new: list[int] | int) -> None:
         """Count the tokens just read; a list gives each row its own number, without its padding."""
-        if isinstance(n_new, int):
-            self.lengths += n_new
-            self.longest += n_new
-        else:
-            self.lengths += torch.tensor(n_new, device=self.lengths.device)
-            self.longest = int(self.lengths.max())  # this once, after the prompts have been read
+        self.lengths += n_new if isinstance(n_new, int) else torch.tensor(n_new, device=self.lengths.device)
+        self.longest = self.longest + n_new if isinstance(n_new, int) else int(self.lengths.max())
 
     def keep(self, rows: list[int]) -> None:
         """Drop all rows but these, which then stand in this order. Only those that change their place are copied."""
-        places = [place for place, row in enumerate(rows) if place != row]
-        if places:
-            old = [rows[place] for place in places]
+        if places := [place for place, row in enumerate(rows) if place != row]:
             for stored in (self.keys, self.values):
-                stored[:, places, :, : self.longest] = stored[:, old, :, : self.longest]
+                stored[:, places, :, : self.longest] = stored[:, [rows[place] for place in places], :, : self.longest]
         self.lengths = self.lengths[rows]
         self.longest = int(self.lengths.max()) if rows else 0
 

@@ -3,7 +3,7 @@
 `generate_steps` begins all its rows together. Here a job joins between two passes and leaves between two others:
 
     step        reads the newest id of each job at work and the whole prompts of the newcomers; each gets its next id
-    newcomers   are read into a cache of their own, which then joins the others'
+    newcomers   are read into caches of their own, whose rows then follow those of the others
     leavers     are those that are finished and those whose client has gone
 
 A job's sampling and random numbers are its own, seeded as `generate_steps` seeds a prompt that is asked alone, so the
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gpt.model.generate import GREEDY, Sampling, prefill, sample_next
+from gpt.model.generate import GREEDY, Sampling, fill_gaps, prefill, read_on, sample_next
 from gpt.model.gpt2 import GPT, KVCache
 from gpt.text.prompts import get_template
 from gpt.text.tokenizer import Tokenizer
@@ -66,7 +66,7 @@ class Batch:
         return list(self.jobs)
 
     def drop_leavers(self) -> None:
-        going = [place for place, job in enumerate(self.jobs) if job.is_going]
+        going = fill_gaps([place for place, job in enumerate(self.jobs) if job.is_going])
         if not going:
             self.cache = None
         elif len(going) < len(self.jobs):
@@ -75,18 +75,14 @@ class Batch:
 
     def read_on(self) -> Tensor:
         """Logits after the newest id of each job: (B, V)."""
-        last = torch.tensor([job.ids[-1:] for job in self.jobs], device=self.model.device)  # (B, 1)
-        logits = self.model.logits(self.model.hidden(last, self.cache)[:, -1])
-        self.cache.advance(1)
-        return logits
+        return read_on(self.model, [job.ids[-1] for job in self.jobs], self.cache)
 
     def read_prompts(self, newcomers: Sequence[Job]) -> Tensor:
         """Logits after the prompt of each newcomer, which is at work from here on: (B, V)."""
-        context = self.model.config.context_length
-        room = min(context, max(len(job.prompt) + job.max_new_tokens for job in newcomers))
-        cache = KVCache(self.model.config, len(newcomers), room, like=self.model.wte.weight)
-        logits = prefill(self.model, [job.prompt for job in newcomers], cache)
-        self.cache = cache if self.cache is None else join(self.cache, cache, self.model)
+        if self.cache is None:
+            config = self.model.config
+            self.cache = KVCache(config, 0, config.context_length, like=self.model.wte.weight)
+        logits = prefill(self.model, [job.prompt for job in newcomers], self.cache)
         for job in newcomers:
             job.generator = torch.Generator(self.model.device).manual_seed(job.sampling.seed)
         self.jobs += newcomers
@@ -105,23 +101,6 @@ class Batch:
             elif len(job.ids) == job.max_new_tokens:
                 job.stopped_by = "max_new_tokens"
         job.text = certain_text(job, self.tokenizer)
-
-
-def join(ours: KVCache, theirs: KVCache, model: GPT) -> KVCache:
-    """The rows of two caches as one cache. A token's slot is its position, whatever the length of its row: the rows
-    are laid side by side as they are, and what is free behind them is masked."""
-    parts = (ours, theirs)
-    room = max(part.keys.shape[3] for part in parts)
-    joined = KVCache(model.config, sum(len(part.lengths) for part in parts), room, like=ours.keys)
-    joined.lengths = torch.cat([part.lengths for part in parts])
-    joined.longest = max(part.longest for part in parts)
-    first = 0
-    for part in parts:
-        rows = slice(first, first + len(part.lengths))
-        joined.keys[:, rows, :, : part.longest] = part.keys[:, :, :, : part.longest]
-        joined.values[:, rows, :, : part.longest] = part.values[:, :, :, : part.longest]
-        first = rows.stop
-    return joined
 
 
 # ---- ids -> what may be shown ----

@@ -6,6 +6,7 @@ from gpt.model.generate import (
     GREEDY,
     Response,
     Sampling,
+    fill_gaps,
     generate,
     generate_steps,
     prefill,
@@ -142,7 +143,7 @@ def test_a_row_that_stops_leaves_those_that_slide_alone(short_model: GPT) -> Non
 def test_keeping_the_cache_of_the_newest_half_would_change_what_follows(short_model: GPT) -> None:
     """The wrong variant: keys and values of positions 8 to 14, computed while the older half could be seen."""
     window = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 1]
-    cache = KVCache(short_model.config, 1, 16, like=short_model.wte.weight)
+    cache = KVCache(short_model.config, 0, 16, like=short_model.wte.weight)
     with torch.no_grad():
         prefill(short_model, [window[:-1]], cache)
         cache.keys[:, :, :, :7], cache.values[:, :, :, :7] = cache.keys[:, :, :, 8:15], cache.values[:, :, :, 8:15]
@@ -165,6 +166,8 @@ def test_stopping_is_the_default_and_never_slides(short_model: GPT) -> None:
     [
         ({"past_context": "slid"}, "past_context 'slid' is not known: use stop or slide"),
         ({"max_new_tokens": 0}, "1 or more"),
+        ({"max_new_tokens": [5, 5]}, "a limit for each prompt"),
+        ({"batch_size": 0}, "batch_size 0"),
     ],
 )
 def test_impossible_limits_are_refused(short_model: GPT, wrong: dict, message: str) -> None:
@@ -173,6 +176,39 @@ def test_impossible_limits_are_refused(short_model: GPT, wrong: dict, message: s
 
 
 # ---- step by step ----
+
+
+@pytest.mark.parametrize("past_context", ["stop", "slide"])
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_those_who_take_a_free_place_get_the_ids_of_those_who_begin_together(
+    short_model: GPT, past_context: str, batch_size: int
+) -> None:
+    """Rows of six lengths and limits, so that places become free at different times, in few places and in many."""
+    prompts, limits = [*SLIDERS, [5], [7] * 14, [13, 1]], [3, 60, 1, 25, 9, 40, 33]
+    options = {"max_new_tokens": limits, "eot_id": 300, "past_context": past_context}
+    found = generate(short_model, prompts, batch_size=batch_size, **options)
+    assert found == generate(short_model, prompts, **options)
+    if past_context == "slide":
+        assert [g.ids for g in found] == [slow_sliding(short_model, p, n) for p, n in zip(prompts, limits, strict=True)]
+        assert sum(g.n_slides for g in found) > 10
+
+
+def test_places_that_become_free_are_taken_and_never_too_many(short_model: GPT) -> None:
+    limits = [12, 2, 3, 2, 5, 1, 4, 2]
+    steps = list(generate_steps(short_model, [[i] for i in range(8)], max_new_tokens=limits, eot_id=300, batch_size=3))
+    assert max(map(len, steps)) == 3
+    assert len(steps) == 12  # the first row's; batches of three, each as long as its longest, would take 12 + 5 + 4
+    assert sorted({step.row for step in steps[0]}) == [0, 1, 2]
+    order = [step.row for pass_ in steps for step in pass_ if step.stopped_by]
+    assert sorted(order) == list(range(8)) and order[-1] == 0 and order[0] == 1
+
+
+def test_a_row_that_leaves_costs_no_copy_of_those_that_stay() -> None:
+    assert fill_gaps([0, 2, 3, 5]) == [0, 5, 2, 3]
+    assert fill_gaps([1, 2]) == [2, 1]
+    assert fill_gaps(list(range(5))) == list(range(5)) and fill_gaps([]) == []
+    for going in ([0, 2, 3, 4, 6], [4, 5, 6], [1]):
+        assert sorted(fill_gaps(going)) == going
 
 
 def test_steps_bring_the_ids_of_generate_one_by_one(short_model: GPT) -> None:
