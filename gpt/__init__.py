@@ -48,7 +48,9 @@ from gpt.text.tokenizer import Tokenizer, load_tokenizer
 from gpt.training.loss import evaluate_loss, supervised_loss
 from gpt.training.train import StepReport, TrainConfig, TrainingError, choose_trained, lr_at, make_optimizer, train
 from gpt.tuning.adapter import load_adapter, save_adapter
+from gpt.tuning.dpo import dpo_loss, encode_pair, preference_scores, reference_log_probs, response_log_probs
 from gpt.tuning.lora import add_lora, merge_lora, merged_copy, unmerge_lora, use_adapters
+from gpt.tuning.pairs import read_pairs
 from gpt.tuning.prompt_tuning import add_prompt, load_prompt, save_prompt, with_prompt
 from gpt.tuning.turns import ConversationDataset, encode_turns, exchanges
 from gpt.weights.checkpoint import SIZES, load_model, save_model

@@ -140,6 +140,8 @@ def fine_tune(args: argparse.Namespace, device: torch.device, shown_device: str)
 
 
 def continued(folder: Path) -> tuple[Path, run.RunSettings, dict]:
+    if (folder / "pairs.json").exists():
+        raise ValueError(f"{folder} learns from pairs: go on with python -m scripts.prefer --resume {folder}")
     return folder, *run.load_settings(folder)
 
 

@@ -85,12 +85,9 @@ def read_entries(path: str | Path, rejected: list[dict] | None = None) -> tuple[
     """
     path = Path(path)
     entries, counts = [], Counter()
-    for where, record in _read_records(_read_text(path), path):
+    for where, record in read_records(path):
         try:
-            value = _parse(record, where) if isinstance(record, Line) else record
-            if not isinstance(value, dict):
-                raise ValueError(f"expected an object, found {shown(value)}")
-            converted, counted = record_to_entries(value)
+            converted, counted = record_to_entries(parse_record(record, where))
             for entry in converted:
                 check_entry(entry)
         except ValueError as error:
@@ -155,14 +152,23 @@ class Line(str):
     """A line of a JSON Lines file, not parsed yet."""
 
 
-def _read_records(text: str, path: Path) -> list[tuple[str, object]]:
+def read_records(path: Path) -> list[tuple[str, object]]:
     """(position in words, record) for each record. It is JSON Lines if the first line is an object by itself."""
+    text = _read_text(path)
     first, *others = text.strip().split("\n")  # not splitlines(): U+2028 may stand inside a string
     if others and _is_object(first):
         lines = enumerate(text.split("\n"), start=1)
         return [(f"{path}: line {n}", Line(line)) for n, line in lines if line.strip()]
     values = _unwrapped(_parse(text, f"{path}"), path) if first else []
     return [(f"{path}: entry {position}", value) for position, value in enumerate(values)]
+
+
+def parse_record(record: object, where: str) -> dict[str, object]:
+    """The object of a record that `read_records` gives. ValueError if it is none."""
+    value = _parse(record, where) if isinstance(record, Line) else record
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object, found {shown(value)}")
+    return value
 
 
 def _is_object(line: str) -> bool:

@@ -110,7 +110,7 @@ def _from_instances(record: Record) -> Converted:
     return entries, counts
 
 
-def _message(message: Record, inside: str) -> tuple[str, str]:
+def read_message(message: Record, inside: str) -> tuple[str, str]:
     """(role, text), the role in our words: user, assistant or system."""
     role = _text(message, "role", "from", inside=inside)
     if role.lower() not in ROLES:
@@ -138,7 +138,7 @@ def _first_exchange(messages: list[tuple[str, str]], others: Record) -> Converte
 
 
 def _from_chat(name: str, record: Record) -> Converted:
-    messages = [_message(message, f"{name}[{i}].") for i, message in enumerate(_objects(record, name))]
+    messages = [read_message(message, f"{name}[{i}].") for i, message in enumerate(_objects(record, name))]
     others = _without(record, name)
     if isinstance(others.get("system"), str):  # some files have it beside the conversation
         messages.insert(0, ("system", others.pop("system")))
@@ -154,7 +154,7 @@ def _from_tree(record: Record) -> Converted:
     everything = [record["prompt"]]
     for message in everything:  # which grows meanwhile
         everything += _objects(message, "replies")
-    messages = [_message(message, "prompt." + "replies." * depth) for depth, message in enumerate(thread)]
+    messages = [read_message(message, "prompt." + "replies." * depth) for depth, message in enumerate(thread)]
     entries, counts = _first_exchange(messages, _without(record, "prompt"))
     return entries, counts + Counter(other_messages=len(everything) - len(thread))
 

@@ -63,15 +63,15 @@ def save_settings(folder: Path, settings: RunSettings, facts: dict[str, object])
     write_json(folder / "training.json", dataclasses.asdict(settings) | {"versions": versions, "facts": facts})
 
 
-def load_settings(folder: Path) -> tuple[RunSettings, dict[str, object]]:
+def load_settings(folder: Path, kind: type[RunSettings] = RunSettings) -> tuple[RunSettings, dict[str, object]]:
     """The settings and facts of a run. Raises ValueError if the folder holds none."""
     if not (folder / "training.json").exists():
         raise FileNotFoundError(f"{folder} holds no run: there is no training.json in it")
     found = read_json(folder / "training.json")
     try:
         config = TrainConfig(**found["config"])
-        names = {field.name for field in dataclasses.fields(RunSettings)} - {"config"}
-        return RunSettings(**{name: found[name] for name in names & set(found)}, config=config), found["facts"]
+        names = {field.name for field in dataclasses.fields(kind)} - {"config"}
+        return kind(**{name: found[name] for name in names & set(found)}, config=config), found["facts"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder / 'training.json'} was not written by this version: {error}") from None
 
@@ -138,6 +138,7 @@ def best_step(history: list[dict], loss_on: str) -> int:
     """The step with the lowest validation loss, the latest of equal ones; 0 if none was evaluated after training began
     (step 0, before training, is no candidate)."""
     evaluated = [report for report in history if report["val"] and report["step"] > 0]
+    loss_on = "preference" if any("preference" in report["val"] for report in evaluated) else loss_on  # tuning/dpo.py
     return min(evaluated, key=lambda report: (report["val"][loss_on], -report["step"]), default={"step": 0})["step"]
 
 
