@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from scripts.recipe import recipe_ways
 @contextlib.contextmanager
 def first_prints() -> Iterator[None]:
     """Of several processes only the first is heard, but for errors."""
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere if rank() else None) as _:
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere if rank() else sys.stdout):
         yield
 
 
