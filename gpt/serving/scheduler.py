@@ -27,9 +27,10 @@ class Limits:
     max_batch: int = 8  # requests at work together; each has its share of the cache
     max_waiting: int = 64  # requests in the queue; one more is sent away
     max_body: int = 2**20  # bytes of a request
+    body_seconds: float = 30.0  # in which a request has to arrive whole, once its header is there
 
     def __post_init__(self) -> None:
-        if self.max_batch < 1 or self.max_waiting < 1 or self.max_body < 1:
+        if self.max_batch < 1 or self.max_waiting < 1 or self.max_body < 1 or not self.body_seconds > 0:
             raise ValueError(f"{self}: use 1 or more of each")
 
 

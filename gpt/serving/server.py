@@ -4,9 +4,11 @@
 
 A browser on this machine may have any page open, so a page of another origin must not get in: bodies have to say that
 they are JSON, which other origins may not send unasked, and on 127.0.0.1 the Host header has to be a local name.
+With a key, whatever the model or a rating is asked for needs `Authorization: Bearer KEY`; pages take it from `/#KEY`.
 """
 
 import asyncio
+import hmac
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -36,6 +38,7 @@ from gpt.serving.rating import Rating, RatingBody
 from gpt.serving.scheduler import Answer, Limits, NoAnswer, Scheduler
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
+OPEN_PATHS = ("/", "/rate", "/health")  # without the key: pages as they lie in the package, and whether it runs
 PAGE_HEADERS = {  # a page may load nothing, talk to this server alone, and be framed by nobody
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -45,9 +48,10 @@ PAGE_HEADERS = {  # a page may load nothing, talk to this server alone, and be f
 
 
 def make_app(
-    served: Served, *, limits: Limits | None = None, rating: Rating | None = None, is_local: bool = True
+    served: Served, *, limits: Limits | None = None, rating: Rating | None = None, is_local: bool = True, key: str = ""
 ) -> FastAPI:
-    """The application; `app.state.scheduler` is its queue. is_local: only requests to a local name are answered."""
+    """The application; `app.state.scheduler` is its queue. is_local: only requests to a local name are answered. A key
+    is asked of everybody but for the bare pages and /health."""
     limits = limits or Limits()
     scheduler = Scheduler(Batch(served.model, served.tokenizer), limits)
 
@@ -57,12 +61,14 @@ def make_app(
         yield
         work.cancel()
 
-    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)  # those pages need a CDN
+    # Without FastAPI's own pages, which need a CDN.
+    app = FastAPI(lifespan=lifespan, dependencies=[Depends(asks_for(key))], docs_url=None, redoc_url=None,
+                  openapi_url=None)  # fmt: skip
     app.state.scheduler = scheduler
     if is_local:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL, "[::1]"])
     add_errors(app)
-    add_pages(app, rating, limits.max_body)
+    add_pages(app, rating, limits)
 
     @app.get("/health")
     async def health() -> dict[str, object]:
@@ -80,13 +86,13 @@ def make_app(
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
-        body = await read_body(request, ChatBody, limits.max_body)
+        body = await read_body(request, ChatBody, limits)
         job, n_ignored = chat_job(body, served)
         return await reply(request, body, Reply(job, served.name, n_ignored), scheduler)
 
     @app.post("/v1/completions")
     async def completion(request: Request) -> Response:
-        body = await read_body(request, CompletionBody, limits.max_body)
+        body = await read_body(request, CompletionBody, limits)
         return await reply(request, body, Reply(completion_job(body, served), served.name), scheduler)
 
     return app
@@ -95,15 +101,33 @@ def make_app(
 # ---- one request ----
 
 
-async def read_body(request: Request, kind: type[BaseModel], max_body: int) -> BaseModel:
-    """The JSON body as `kind`. Raises ApiError: 415, 413, 400."""
+def asks_for(key: str) -> Callable[[Request], None]:
+    """What each request has to pass: 401 for who does not know the key, if there is one."""
+    wanted = f"Bearer {key}".encode()
+
+    def check_key(request: Request) -> None:
+        given = request.headers.get("authorization", "").encode("latin-1")  # the bytes as they came
+        # In constant time: how long the comparison takes tells nothing about the key.
+        if key and request.url.path not in OPEN_PATHS and not hmac.compare_digest(given, wanted):
+            message = "this server asks for its key: send Authorization: Bearer KEY, or open the page as /#KEY"
+            raise ApiError(401, message, code="invalid_api_key")
+
+    return check_key
+
+
+async def read_body(request: Request, kind: type[BaseModel], limits: Limits) -> BaseModel:
+    """The JSON body as `kind`. Raises ApiError: 415, 413, 408, 400."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise ApiError(415, "send JSON, with the header Content-Type: application/json")
     data = bytearray()
-    async for part in request.stream():  # never more than the limit in memory, whatever Content-Length says
-        data += part
-        if len(data) > max_body:
-            raise ApiError(413, f"the body has more than {max_body} bytes: shorten it")
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            async for part in request.stream():  # never more than the limit in memory, whatever Content-Length says
+                data += part
+                if len(data) > limits.max_body:
+                    raise ApiError(413, f"the body has more than {limits.max_body} bytes: shorten it")
+    except TimeoutError:
+        raise ApiError(408, f"the body was not here after {limits.body_seconds:g} seconds: send it at once") from None
     return parse(bytes(data), kind)
 
 
@@ -180,7 +204,7 @@ def add_errors(app: FastAPI) -> None:
 # ---- pages ----
 
 
-def add_pages(app: FastAPI, rating: Rating | None, max_body: int) -> None:
+def add_pages(app: FastAPI, rating: Rating | None, limits: Limits) -> None:
     """`/`, a chat; `/rate` and what it asks for, if there is something to rate."""
 
     def page(name: str) -> Callable[[], HTMLResponse]:
@@ -198,7 +222,7 @@ def add_pages(app: FastAPI, rating: Rating | None, max_body: int) -> None:
 
     @app.post("/rate/pairs/{place}")
     async def rate(place: str, request: Request) -> dict[str, object]:
-        body = await read_body(request, RatingBody, max_body)
+        body = await read_body(request, RatingBody, limits)
         return rating.save(read_place(place, rating), body)
 
     @app.get("/rate/summary")

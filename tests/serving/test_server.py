@@ -257,6 +257,72 @@ def test_pages_of_other_origins_do_not_get_in(shared_url: str) -> None:
                                                                  timeout=20).headers  # fmt: skip
 
 
+def test_with_a_key_only_who_knows_it_is_answered(served: Served) -> None:
+    with running(make_app(served, key="s3cret ü")) as url:
+        address, body = f"{url}/v1/chat/completions", {"messages": USER, "max_tokens": 2}
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "s3cret ü".encode()}):
+            refused = requests.post(address, json=body, headers=headers, timeout=20)
+            check_error(refused, 401)
+            assert "Bearer KEY" in refused.json()["error"]["message"]
+        known = {"Authorization": "Bearer s3cret ü".encode()}
+        assert requests.post(address, json=body, headers=known, timeout=20).status_code == 200
+        check_error(requests.get(f"{url}/v1/models", timeout=20), 401)
+        for path in ("/", "/health"):
+            assert requests.get(url + path, timeout=20).status_code == 200
+
+
+# ---- slow clients, and very many ----
+
+
+def test_a_body_that_does_not_come_is_given_up(served: Served) -> None:
+    with running(make_app(served, limits=Limits(body_seconds=0.3))) as url:
+        host, port = url.removeprefix("http://").split(":")
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        with socket.create_connection((host, int(port)), timeout=20) as slow:
+            slow.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+            assert content(ask(url, max_tokens=2)) is not None  # others are served meanwhile
+            assert b" 408 " in slow.recv(1000).split(b"\r\n")[0]
+
+
+PATHS = ["/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/v1/models/../../../etc/passwd", "/v1/models/%00", "//etc",
+         "/rate/pairs/../../x", "/v1/models/" + "a" * 5000]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_tricks_with_paths_lead_nowhere(shared_url: str, path: str) -> None:
+    host, port = shared_url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as raw:
+        raw.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        reply = b"".join(iter(lambda: raw.recv(10_000), b""))
+    assert reply.split(b" ")[1] == b"404" and b"root:" not in reply
+
+
+def test_noise_in_place_of_http_hurts_nobody(shared_url: str) -> None:
+    host, port = shared_url.removeprefix("http://").split(":")
+    for noise in (b"\x16\x03\x01\x02\x00\x01" * 50, b"GET\r\n\r\n", bytes(5000), b"POST / HTTP/9.9\r\n\r\n"):
+        with socket.create_connection((host, int(port)), timeout=20) as raw:
+            raw.sendall(noise)
+            raw.shutdown(socket.SHUT_WR)
+            raw.recv(1000)
+    assert content(ask(shared_url, max_tokens=2)) is not None
+
+
+@pytest.mark.slow
+def test_a_thousand_requests_at_once_are_served_or_told_to_come_again(served: Served) -> None:
+    import resource
+
+    with running(make_app(served)) as url:
+        assert ask(url, max_tokens=4).status_code == 200
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with ThreadPoolExecutor(1000) as pool:
+            codes = list(pool.map(lambda _: ask(url, max_tokens=4).status_code, range(1000)))
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        assert set(codes) <= {200, 503} and codes.count(200) > 64
+        assert grown < 400, f"{grown:.0f} MB more, of which a thousand clients of ours take their part"
+        wait_until(lambda: load(url) == (0, 0))
+        assert ask(url, max_tokens=4).status_code == 200
+
+
 # ---- the queue, and clients that go away ----
 
 
@@ -382,6 +448,7 @@ def test_what_cannot_be_served_is_one_line(tmp_path: Path, capsys: pytest.Captur
             "scripts.evaluate": ["gpt2-tiny", "--rate", str(tmp_path)],
             "use 1 or more": ["gpt2-tiny", "--max-batch", "0"],
             "template": ["gpt2-tiny", "--template", "none", "--port", "0"],
+            "the environment variable NO_KEY is not set": ["gpt2-tiny", "--key-env", "NO_KEY", "--port", "0"],
         }
         for words, argv in flags.items():
             assert serve.main([*argv, "--device", "cpu"]) == 2
