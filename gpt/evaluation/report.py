@@ -150,7 +150,7 @@ def run_report(
         ["device, precision", f"{facts['device']}; {facts['precision']}"],
         ["training", f"{seconds:.0f} s with evaluation, {tokens_per_second(history):,.0f} real tokens/s"],
     ]
-    columns = list(facts["counts"]["train"])
+    columns = list(next(iter(facts["counts"].values()), []))
     counts = [[side, *(str(found[name]) for name in columns)] for side, found in facts["counts"].items()]
     duplicates, step = facts["split_report"], max(1, len(responses) // N_EXAMPLES)
     examples = [example_section(row, n) for n, row in enumerate(responses[::step][:N_EXAMPLES], start=1)]
