@@ -1,6 +1,7 @@
 """Time and memory of deduplication on perturbed real rows: python tests/curation/measure_dedup.py FOLDER 10000 100000
 
-FOLDER holds public sets (.jsonl). Every row is a copy of a real one with a share of its words replaced, drawn for each
+FOLDER holds public sets (.jsonl); PYTHONPATH=. finds the package.
+Every row is a copy of a real one with a share of its words replaced, drawn for each
 copy: 30% of the rows are near copies (up to one word in ten), the others far ones (three to eight in ten); a sixteenth
 of the number of rows are different originals, as far as the folder goes. Prints a row of a table for each size.
 
