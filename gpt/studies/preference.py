@@ -6,7 +6,6 @@ the losses: `loss` and the validation's three are nats per token of the chosen r
 as well, as long as the rejected ones fall faster.
 """
 
-import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,17 +21,16 @@ from gpt.hardware.memory import halve_until_it_fits
 from gpt.hardware.precision import autocast, make_scaler
 from gpt.hardware.processes import seed_dropout
 from gpt.model.gpt2 import GPT
-from gpt.text.dataset import Kind, batches_by_length
+from gpt.text.dataset import Kind
 from gpt.training.loss import evaluate_loss
-from gpt.training.run import RunSettings, best_step, load_state, save_best, save_state, why_ended
-from gpt.training.train import TrainConfig, TrainingError, lr_at, make_optimizer, update
+from gpt.training.run import SAVE_EVERY, RunSettings, best_step, load_state, save_best, save_state, why_ended
+from gpt.training.train import TrainingError, epoch_batches, lr_at, make_optimizer, named, set_lr, update
 from gpt.tuning.dpo import PreferenceDataset, dpo_loss, pair_log_probs, preference_scores, reference_log_probs
 from gpt.weights.checkpoint import write_json
 
 # A hundredth of what fine-tuning takes: the pairs are to move the model a little.
 DEFAULTS = {"epochs": 1, "batch_size": 16, "micro_batch": 8, "lr": 5e-6, "warmup": 0.1, "dropout": 0.0}
 SCORES = {"preference": "DPO loss, nats a pair", "margin": "reward margin", "accuracy": "reward accuracy"}
-SAVE_EVERY = 300  # seconds between saves of the newest state; it is saved after each validation too
 
 
 @dataclass(frozen=True)
@@ -79,8 +77,7 @@ def prefer_run(
             epoch, position = divmod(done - 1, per_epoch)
             rows = epoch_batches(train_set, config, epoch)[position]
             lr = lr_at(done - 1, n_steps, config)
-            for group in optimizer.param_groups:
-                group["lr"] = lr * group["lr_factor"]
+            set_lr(optimizer, lr)
             report |= {"lr": lr} | preference_step(
                 model, optimizer, train_set, references["train"], rows, settings, done - 1, scaler
             )
@@ -97,14 +94,6 @@ def prefer_run(
         if stopped:
             return
         began = time.monotonic()
-
-
-def epoch_batches(dataset: PreferenceDataset, config: TrainConfig, epoch: int) -> list[list[int]]:
-    """Positions of the pairs of each step of an epoch (0, 1, ...); they follow from the seed."""
-    lengths = [len(pair.chosen.ids) + len(pair.rejected.ids) for pair in dataset.pairs]
-    return list(
-        batches_by_length(lengths, config.batch_size, random.Random(f"{config.seed} {epoch}"), config.drop_last)
-    )
 
 
 def preference_step(
@@ -142,8 +131,7 @@ def preference_step(
         is_updated = update(model, optimizer, config, scaler)
     except FloatingPointError as error:
         name, value = error.args
-        shown = ", ".join(f"{dataset.entries[i]['instruction'][:40]!r}" for i in rows)
-        raise TrainingError(f"the {name} is {value}, in the batch of pairs {shown}") from None
+        raise TrainingError(f"the {name} is {value}, in the batch of pairs {named(dataset.entries, rows)}") from None
     finally:
         optimizer.zero_grad(set_to_none=True)
     policy, pairs = torch.cat(found), [dataset.pairs[i] for i in rows]

@@ -101,10 +101,14 @@ class InstructionDataset(Dataset):
     def __getitem__(self, i: int) -> Example:
         return self.examples[i]
 
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return [len(example.ids) for example in self.examples]
+
     def counts(self) -> dict[str, int]:
         return {
             "entries": len(self.examples),
-            "tokens": sum(len(example.ids) for example in self.examples),
+            "tokens": sum(self.lengths()),
             "cut_prompt": self.n_cut_prompt,
             "cut_response": self.n_cut_response,
             "dropped": len(self.dropped),

@@ -8,7 +8,7 @@ goes on bit for bit.
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,6 +18,7 @@ from gpt.hardware.precision import PRECISIONS, autocast, make_scaler
 from gpt.hardware.processes import add_gradients, everyone, seed_dropout, share
 from gpt.model.gpt2 import GPT
 from gpt.text.dataset import FIRST_KIND, InstructionDataset, batches_by_length, collate
+from gpt.text.entries import Entry
 from gpt.training.loss import evaluate_loss, supervised_loss
 from gpt.tuning.freezing import check_freeze, freeze, lr_factor
 from gpt.tuning.lora import TARGETS, add_lora
@@ -139,9 +140,19 @@ def make_optimizer(model: GPT, config: TrainConfig) -> torch.optim.AdamW:
 
 def epoch_batches(dataset: InstructionDataset, config: TrainConfig, epoch: int) -> list[list[int]]:
     """Positions of the entries of each step of an epoch (0, 1, ...); they follow from the seed."""
-    lengths = [len(example.ids) for example in dataset.examples]
     rng = random.Random(f"{config.seed} {epoch}")
-    return list(batches_by_length(lengths, config.batch_size, rng, config.drop_last))
+    return list(batches_by_length(dataset.lengths(), config.batch_size, rng, config.drop_last))
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """The learning rate of the next update; each group takes its own share of it."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_factor", 1.0)  # a state saved by an older version has none
+
+
+def named(entries: Sequence[Entry], rows: Sequence[int]) -> str:
+    """The entries at `rows`, for a message: each by the beginning of its instruction."""
+    return ", ".join(f"{entries[i]['instruction'][:40]!r}" for i in rows)
 
 
 def train(
@@ -174,8 +185,7 @@ def train(
         if position == 0 or step == first_step:
             batches = batches_of(epoch)
         lr = lr_at(step, n_steps, config)
-        for group in optimizer.param_groups:
-            group["lr"] = lr * group.get("lr_factor", 1.0)  # a state saved by an older version has none
+        set_lr(optimizer, lr)
         loss, is_updated, fits = train_step(model, optimizer, train_set, batches[position], config, step, scaler)
         config = replace(config, micro_batch=fits)
         done = step + 1
@@ -238,7 +248,7 @@ def train_step(
         return total / n_counted, update(model, optimizer, config, scaler), fits
     except FloatingPointError as error:
         name, value = error.args
-        shown = ", ".join(f"{dataset.entries[i]['instruction'][:40]!r}" for i in rows)
+        shown = named(dataset.entries, rows)
         raise TrainingError(f"the {name} of step {step + 1} is {value}, in the batch of entries {shown}") from None
     finally:
         optimizer.zero_grad(set_to_none=True)

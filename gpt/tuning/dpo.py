@@ -62,9 +62,12 @@ class PreferenceDataset:
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def lengths(self) -> list[int]:
+        """Tokens of each pair, of both its rows."""
+        return [len(chosen.ids) + len(rejected.ids) for chosen, rejected in self.pairs]
+
     def counts(self) -> dict[str, int]:
-        n_tokens = sum(len(row.ids) for pair in self.pairs for row in pair)
-        return {"entries": len(self.pairs), "tokens": n_tokens, "cut": self.n_cut}
+        return {"entries": len(self.pairs), "tokens": sum(self.lengths()), "cut": self.n_cut}
 
 
 def response_log_probs(model: GPT, examples: Sequence[Example]) -> Tensor:
