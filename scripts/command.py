@@ -44,11 +44,22 @@ def one_line_errors(main: Callable[[Sequence[str] | None], int]) -> Callable[[Se
     return guarded
 
 
+class Help(argparse.HelpFormatter):
+    """A switch and its opposite as one: --[no-]drop-last."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if isinstance(action, argparse.BooleanOptionalAction):
+            return action.option_strings[0].replace("--", "--[no-]", 1)
+        return super()._format_action_invocation(action)
+
+
 def make_parser(doc: str) -> argparse.ArgumentParser:
     """A parser that shows the script's docstring, without flags that nobody gave in its result."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = f"python -m {spec.name}" if spec else None
-    return argparse.ArgumentParser(program, description=doc, argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    return argparse.ArgumentParser(
+        program, description=doc, argument_default=argparse.SUPPRESS, allow_abbrev=False, formatter_class=Help
+    )
 
 
 def add_config_flags(parser: argparse.ArgumentParser, config: type, names: Sequence[str]) -> None:

@@ -1,8 +1,7 @@
 """Teach GPT-2 to follow instructions, and show what it learned: responses before and after, scored.
 
-Without flags: gpt2-medium if there is a CUDA device and its weights can be had, else the bundled
-gpt2-tiny, on the bundled entries. Ctrl-C stops after the step and saves; --resume goes on.
-Several GPUs: torchrun --nproc-per-node N -m scripts.finetune ..., with the same flags and the same result.
+Without flags: gpt2-medium on CUDA if its weights can be had, else the bundled gpt2-tiny, on the
+bundled entries. Ctrl-C stops and saves; --resume goes on. Several GPUs: start it with torchrun.
 """
 
 import argparse
