@@ -23,6 +23,9 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 LEAST_PICTURES, MOST_CHARACTERS, MOST_SECONDS = 4, 88, 60  # of a chapter, of a line of code, of a chapter
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}  # as written, whoever executed it
+# glibc gives large tensors back to the system and fetches them anew in every step, which took a tenth to a fifth of a
+# chapter's time. Other systems do not read these.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 COLAB = """import sys
 
 if "google.colab" in sys.modules:
@@ -48,7 +51,8 @@ def execute(notebook: NotebookNode) -> float:
         resources={"metadata": {"path": str(ROOT)}}, extra_arguments=["--log-level=ERROR"],
     )  # fmt: skip
     backend = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-    client.execute(env=os.environ | backend | {"OMP_NUM_THREADS": "1"})  # sums come out the same on any number of cores
+    threads = {"OMP_NUM_THREADS": "1"}  # sums come out the same on any number of cores
+    client.execute(env=os.environ | backend | threads | KEEP_MEMORY)
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     for number, cell in enumerate(notebook.cells, start=1):
         cell.id = f"cell-{number}"

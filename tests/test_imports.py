@@ -1,6 +1,8 @@
 """The house rules that a reader relies on: imports flow one way, sockets open in three places, functions stay small."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,3 +112,14 @@ def test_every_file_says_what_it_is_and_every_signature_has_types(path: Path) ->
 def test_the_trunk_can_be_read_in_an_evening() -> None:
     trunk = [path for path in FILES if path.parent.name not in SIDE_ROOMS]
     assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in trunk) < 4300
+
+
+def test_a_model_is_there_without_waiting_for_what_it_does_not_need() -> None:
+    """NLTK (behind ROUGE-L) and PyTorch's compiler take longer to import than everything else together."""
+    slow = ["nltk", "torch._dynamo", "matplotlib", "transformers"]
+    seen = "print(*(name for name in sys.argv[1:] if name in sys.modules))"
+    for command, expected in (("import gpt; gpt.load_model('gpt2-tiny')", ""), ("import torch._dynamo", slow[1])):
+        done = subprocess.run(
+            [sys.executable, "-c", f"import sys; {command}; {seen}", *slow], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == expected, command

@@ -7,9 +7,9 @@ Text in scripts without spaces is counted by character throughout (`text.entries
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
-from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 
 from gpt.text.entries import UNSPACED, Entry, words
@@ -25,7 +25,13 @@ class _Words:
         return words(text)
 
 
-ROUGE = RougeScorer(["rougeL"], tokenizer=_Words())
+@cache
+def _rouge_score() -> Callable[[str, str], dict]:
+    from rouge_score.rouge_scorer import RougeScorer  # with NLTK behind it, as slow to import as PyTorch: when needed
+
+    return RougeScorer(["rougeL"], tokenizer=_Words()).score
+
+
 BLEU_BY_WORD = BLEU(effective_order=True)  # of one sentence: orders that a short reference cannot have are left out
 BLEU_BY_CHARACTER = BLEU(effective_order=True, tokenize="zh")
 
@@ -48,7 +54,7 @@ def rouge_l(response: str, reference: str) -> float:
     """F-measure of the longest common subsequence of words (Lin 2004)."""
     if not words(response) or not words(reference):
         return exact_match(response, reference)
-    return ROUGE.score(reference, response)["rougeL"].fmeasure
+    return _rouge_score()(reference, response)["rougeL"].fmeasure
 
 
 def bleu(response: str, reference: str) -> float:

@@ -9,11 +9,14 @@ Letters: B batch, T new tokens, S tokens seen (old and new), C n_embd, H n_head,
 Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,17 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
+class _NoFilling(TorchFunctionMode):
+    """Leaves out what torch.nn.init does: on the meta device, too, it would import PyTorch's compiler, two seconds."""
+
+    def __torch_function__(
+        self, func: Callable, types: Sequence, args: Sequence = (), kwargs: Mapping | None = None
+    ) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 class GPT(nn.Module):
     """GPT-2. `model(inputs)` gives logits at every position, `model.hidden(inputs)` what the output layer reads."""
 
@@ -173,6 +187,12 @@ class GPT(nn.Module):
         if not config.tied:
             self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.apply(self._init)
+
+    @classmethod
+    def without_weights(cls, config: GPTConfig) -> "GPT":
+        """A model of names and shapes, on the meta device: `load_state_dict(..., assign=True)` gives it its tensors."""
+        with torch.device("meta"), _NoFilling():
+            return cls(config)
 
     def _init(self, module: nn.Module) -> None:
         """Normal weights of 0.02; layers that write to the residual stream start smaller, as there are 2 a block."""

@@ -100,8 +100,7 @@ def known_text_loss(model: GPT, precision: str = "float32") -> float:
 @torch.no_grad()
 def cpu_difference(model: GPT) -> float:
     """The largest difference between a logit of the model where it is and on the CPU, in float32, on 32 tokens."""
-    with torch.device("meta"):
-        twin = GPT(model.config)
+    twin = GPT.without_weights(model.config)
     twin.load_state_dict({name: tensor.cpu() for name, tensor in model.state_dict().items()}, assign=True)
     ids = (
         torch.arange(32)[None, : model.config.context_length] * 997 % model.config.vocab_size

@@ -161,15 +161,13 @@ def merged_copy(model: GPT) -> GPT:
     """A plain GPT with the active adapters in its weights. Tensors without an adapter are shared, and the given model
     stays as it is, to the bit: training goes on with it."""
     merged = {f"{name}.weight": layer.merged_weight() for name, layer in lora_layers(model).items()}
-    with torch.device("meta"):
-        plain = GPT(model.config)
+    plain = GPT.without_weights(model.config)
     plain.load_state_dict(base_state(model) | merged, assign=True)
     return plain.requires_grad_(True).train(model.training)
 
 
 def base_state(model: GPT) -> dict[str, Tensor]:
     """The base model's own tensors: those whose names a plain GPT has."""
-    with torch.device("meta"):
-        names = list(GPT(model.config).state_dict())
+    names = list(GPT.without_weights(model.config).state_dict())
     state = model.state_dict()
     return {name: state[name] for name in names}

@@ -95,8 +95,7 @@ def find_folder(name_or_path: str | Path) -> Path:
 
 def _build(config: GPTConfig, named: Iterable[tuple[str, Tensor]], folder: Path) -> GPT:
     """A model whose parameters are the given tensors: no random weights are made first, nothing is held twice."""
-    with torch.device("meta"):
-        model = GPT(config)
+    model = GPT.without_weights(config)
     expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     state, head = {}, None
     for name, tensor in named:
@@ -120,8 +119,7 @@ def _build(config: GPTConfig, named: Iterable[tuple[str, Tensor]], folder: Path)
 
 def untie(model: GPT) -> GPT:
     """The same model with an output layer of its own, which starts as a copy of the embedding; the rest is shared."""
-    with torch.device("meta"):
-        untied = GPT(dataclasses.replace(model.config, tied=False))
+    untied = GPT.without_weights(dataclasses.replace(model.config, tied=False))
     state = model.state_dict()
     untied.load_state_dict(state | {"lm_head.weight": state["wte.weight"].clone()}, assign=True)
     return untied.requires_grad_(True).train(model.training)
