@@ -34,6 +34,12 @@ ROOMS = {
         "comparison",
         "judge_report",
         "tracking",
+        "contestants",
+        "decoders",
+        "arena",
+        "machine",
+        "benchmark",
+        "speed_report",
     ],
     "serving": ["gguf", "batching", "scheduler", "protocol", "rating", "server"],
 }
