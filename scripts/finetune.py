@@ -30,7 +30,7 @@ FLAGS = (
     "epochs batch_size micro_batch lr schedule warmup weight_decay clip dropout loss_on precision max_length "
     "eval_every patience seed lr_embeddings lr_layer_decay freeze lora_rank lora_alpha lora_dropout lora_targets"
 ).split()
-SWITCHES = ("decay_all", "drop_last")  # a recipe may have them on, so they can be turned off too
+SWITCHES = ("checkpointing", "decay_all", "drop_last")  # a recipe may have them on, so they can be turned off too
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

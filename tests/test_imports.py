@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "gpt"
 ROOMS = {
     "text": ["tokenizer", "formats", "entries", "prompts", "dataset"],
     "model": ["gpt2", "generate"],
+    "speed": ["packing", "chunked_loss"],
     "weights": ["sources", "download", "tf_checkpoint", "checkpoint"],
     "tuning": ["freezing", "lora", "adapter", "prompt_tuning", "turns", "pairs", "dpo"],
     "hardware": ["precision", "processes", "memory"],
@@ -44,6 +45,7 @@ ROOMS = {
     "serving": ["gguf", "batching", "scheduler", "protocol", "rating", "server"],
 }
 SIDE_ROOMS = {
+    "speed",
     "tuning",
     "hardware",
     "curation",

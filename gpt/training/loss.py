@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpt.model.gpt2 import GPT
-from gpt.text.dataset import FIRST_KIND, IGNORE_INDEX, Example, collate
+from gpt.speed.packing import hidden_where_asked, pack
+from gpt.text.dataset import FIRST_KIND, IGNORE_INDEX, Example
 
 CHUNK = 1024  # positions whose logits exist at a time in evaluation: 1024 x 50,257 floats are 206 MB
 
@@ -45,16 +46,12 @@ def evaluate_loss(
     model.eval()
     sums, ns = dict.fromkeys(FIRST_KIND, 0.0), dict.fromkeys(FIRST_KIND, 0)
     for start in range(0, len(examples), batch_size):
-        batch = examples[start : start + batch_size]
-        inputs, targets = collate(batch, loss_on="all")
-        counts = targets != IGNORE_INDEX
-        hidden = model.hidden(inputs.to(model.device))[counts.to(model.device)]  # (N, C)
-        losses = token_losses(hidden, targets[counts].to(model.device), model.output_weight)
-        losses = losses.cpu().double()  # in this order: Apple's GPUs have no float64
+        batch = pack(examples[start : start + batch_size], loss_on="all").to(model.device)
+        losses = token_losses(hidden_where_asked(model, batch), batch.targets, model.output_weight)
         for loss_on in FIRST_KIND:
-            chosen = collate(batch, loss_on)[1][counts] != IGNORE_INDEX  # (N,)
-            sums[loss_on] += losses[chosen].sum().item()
-            ns[loss_on] += int(chosen.sum())
+            weights = batch.weights(loss_on)
+            sums[loss_on] += (losses @ weights).item()
+            ns[loss_on] += int(weights.sum())
     model.train(was_training)
     sums, ns = ({name: add_up(n) for name, n in found.items()} for found in (sums, ns))
     if not all(ns.values()):

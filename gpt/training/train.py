@@ -17,9 +17,11 @@ from gpt.hardware.memory import halve_until_it_fits
 from gpt.hardware.precision import PRECISIONS, autocast, make_scaler
 from gpt.hardware.processes import add_gradients, everyone, seed_dropout, share
 from gpt.model.gpt2 import GPT
-from gpt.text.dataset import FIRST_KIND, InstructionDataset, batches_by_length, collate
+from gpt.speed.chunked_loss import packed_loss
+from gpt.speed.packing import pack
+from gpt.text.dataset import FIRST_KIND, InstructionDataset, batches_by_length
 from gpt.text.entries import Entry
-from gpt.training.loss import evaluate_loss, supervised_loss
+from gpt.training.loss import evaluate_loss
 from gpt.tuning.freezing import check_freeze, freeze, lr_factor
 from gpt.tuning.lora import TARGETS, add_lora
 
@@ -43,6 +45,7 @@ class TrainConfig:
     clip: float = 1.0  # gradient norm; 0 leaves it as it is
     dropout: float = 0.1  # probability
     loss_on: str = "response"  # tokens that count: response, header (and response) or all
+    checkpointing: bool = False  # less memory: a block keeps its input alone and is computed again on the way back
     precision: str = "float32"  # of matrix products: float32, bf16 or, on CUDA, fp16
     max_length: int = 1024  # tokens a row, at most; the model's context if that is shorter
     drop_last: bool = False  # leave out an epoch's last batch if it is not full
@@ -223,21 +226,19 @@ def train_step(
     first_kind = FIRST_KIND[config.loss_on]
     n_counted = sum(kind >= first_kind for i in rows for kind in dataset[i].kinds[1:])
     mine = share(rows)
+    factor = scaler.scale(torch.ones((), device=model.device)) / n_counted
 
     def accumulate(micro_batch: int) -> float:
         optimizer.zero_grad(set_to_none=True)
         seed_dropout(config.seed, step)
-        total = 0.0
+        loss = torch.zeros((), device=model.device)
         for start in range(0, len(mine), micro_batch):
-            inputs, targets = collate([dataset[i] for i in mine[start : start + micro_batch]], config.loss_on)
+            batch = pack([dataset[i] for i in mine[start : start + micro_batch]], config.loss_on)
             with autocast(model.device, config.precision):
-                hidden = model.hidden(inputs.to(model.device))
-                loss_sum, _ = supervised_loss(hidden, targets.to(model.device), model.output_weight)
-            total += loss_sum.item()
-            if not math.isfinite(total):
-                break  # no gradients from it
-            scaler.scale(loss_sum / n_counted).backward()
-        return total
+                part = packed_loss(model, batch.to(model.device), config.loss_on, factor, config.checkpointing)
+            part.backward()
+            loss += part.detach()
+        return (loss / factor).item()  # once a step: the GPU must not wait for whoever asks how far it is
 
     try:
         total, fits = halve_until_it_fits(accumulate, config.micro_batch)

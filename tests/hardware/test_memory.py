@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from gpt.hardware.memory import halve_until_it_fits, peak_bytes
-from gpt.model.gpt2 import GPT, GPTConfig
+from gpt.model.gpt2 import GPT, Block, GPTConfig
+from gpt.speed import packing
 from gpt.text.dataset import InstructionDataset
 from gpt.text.tokenizer import Tokenizer
 from gpt.training.train import StepReport, TrainConfig, make_optimizer, train
@@ -26,18 +27,20 @@ def dataset(tokenizer: Tokenizer) -> InstructionDataset:
     return InstructionDataset(entries, tokenizer, "short", 64)
 
 
-def full_from(model: GPT, n_rows: int, calls: range) -> list[int]:
+def full_from(patch: pytest.MonkeyPatch, model: GPT, n_rows: int, calls: range) -> list[int]:
     """From now on memory suffices for less than n_rows rows, in these forward passes of training; returns the rows of
     each pass. The last block raises as CUDA does, when half of the work is done."""
     seen: list[int] = []
+    right = packing.run_block
 
-    def hook(module: torch.nn.Module, arguments: tuple) -> None:
-        if model.training:
-            seen.append(len(arguments[0]))
-            if len(arguments[0]) >= n_rows and len(seen) - 1 in calls:
+    def run_block(block: Block, x: torch.Tensor, batch: packing.Packed, asked: torch.Tensor | None) -> torch.Tensor:
+        if block is model.h[-1] and model.training:
+            seen.append(len(batch.rows))
+            if len(batch.rows) >= n_rows and len(seen) - 1 in calls:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return right(block, x, batch, asked)
 
-    model.h[-1].register_forward_pre_hook(hook)
+    patch.setattr(packing, "run_block", run_block)
     return seen
 
 
@@ -50,9 +53,11 @@ def fresh(dropout: float = 0.0) -> GPT:
     return random_model(dataclasses.replace(TINY, dropout=dropout), scale=1.0)
 
 
-def test_a_step_that_does_not_fit_is_done_again_in_halves_and_so_are_all_after_it(dataset: InstructionDataset) -> None:
+def test_a_step_that_does_not_fit_is_done_again_in_halves_and_so_are_all_after_it(
+    dataset: InstructionDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     full, small, large = fresh(), fresh(), fresh()
-    seen = full_from(full, n_rows=3, calls=range(1, 99))  # the first step fits
+    seen = full_from(monkeypatch, full, n_rows=3, calls=range(1, 99))  # the first step fits
     reports = run(full, dataset)
     assert seen == [8, 8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
     assert [report.micro_batch for report in reports] == [8, 8, 2, 2]
@@ -62,10 +67,12 @@ def test_a_step_that_does_not_fit_is_done_again_in_halves_and_so_are_all_after_i
         assert mine.loss == pytest.approx(other.loss, rel=1e-6) if mine.step else mine.val == other.val
 
 
-def test_it_ends_at_the_same_bits_as_a_run_that_began_with_the_smaller_size(dataset: InstructionDataset) -> None:
+def test_it_ends_at_the_same_bits_as_a_run_that_began_with_the_smaller_size(
+    dataset: InstructionDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With dropout too: its seed is set again. What dropout hits depends on the size, as it does with --micro-batch."""
     full, small, large = fresh(0.2), fresh(0.2), fresh(0.2)
-    full_from(full, n_rows=5, calls=range(99))
+    full_from(monkeypatch, full, n_rows=5, calls=range(99))
     reports = run(full, dataset, dropout=0.2)
     assert [r.loss for r in reports] == [r.loss for r in run(small, dataset, dropout=0.2, micro_batch=4)]
     assert all(torch.equal(a, b) for a, b in zip(full.parameters(), small.parameters(), strict=True))
@@ -78,7 +85,9 @@ def test_gradients_of_the_failed_attempt_would_count_twice_if_they_were_kept(
     expected = run(fresh(), dataset, micro_batch=2)
     for keeps in (False, True):
         model = fresh()
-        full_from(model, n_rows=2, calls=range(1, 2))  # after a micro-batch whose gradients are there already
+        full_from(
+            monkeypatch, model, n_rows=2, calls=range(1, 2)
+        )  # after a micro-batch whose gradients are there already
         with monkeypatch.context() as patch:
             if keeps:
                 patch.setattr(torch.optim.AdamW, "zero_grad", lambda self, set_to_none: keep_once(self))
@@ -93,10 +102,12 @@ def keep_once(optimizer: torch.optim.Optimizer) -> None:
         torch.optim.Optimizer.zero_grad(optimizer, set_to_none=True)
 
 
-def test_where_not_even_one_entry_fits_the_weights_stay_as_they_were(dataset: InstructionDataset) -> None:
+def test_where_not_even_one_entry_fits_the_weights_stay_as_they_were(
+    dataset: InstructionDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = fresh()
     before = [p.detach().clone() for p in model.parameters()]
-    full_from(model, n_rows=1, calls=range(99))
+    full_from(monkeypatch, model, n_rows=1, calls=range(99))
     with pytest.raises(torch.OutOfMemoryError, match="one entry at a time does not fit"):
         run(model, dataset)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))

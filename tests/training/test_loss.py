@@ -66,8 +66,8 @@ def test_a_mean_of_batch_means_would_depend_on_both(model: GPT) -> None:
 def test_three_losses_come_from_one_forward_pass(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = examples(6)
     passes = []
-    hidden = model.hidden
-    monkeypatch.setattr(model, "hidden", lambda inputs, cache=None: passes.append(len(inputs)) or hidden(inputs))
+    hidden = module.hidden_where_asked
+    monkeypatch.setattr(module, "hidden_where_asked", lambda gpt, b: passes.append(len(b.rows)) or hidden(gpt, b))
     losses = evaluate_loss(model, rows, batch_size=6)
     assert passes == [6]
     for loss_on in ("all", "header", "response"):
