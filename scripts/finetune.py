@@ -1,7 +1,6 @@
-"""Teach GPT-2 to follow instructions, and show what it learned: responses before and after, scored.
+"""Teach GPT-2 to follow instructions; show its responses before and after, scored.
 
-Without flags: gpt2-medium on CUDA if its weights can be had, else the bundled gpt2-tiny, on the
-bundled entries. Ctrl-C stops and saves; --resume goes on. Several GPUs: start it with torchrun.
+Without flags: gpt2-medium if CUDA and its weights are there, else gpt2-tiny. Ctrl-C saves, --resume goes on.
 """
 
 import argparse
@@ -40,7 +39,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, metavar="FILE", help=f"entries in JSON [data/{ENTRIES.name}]")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder [runs/MODEL]")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was stopped")
-    parser.add_argument("--device", metavar="X", help="auto (CUDA, MPS, CPU), cuda, mps or cpu [auto]")
+    parser.add_argument("--device", metavar="X", help="auto (CUDA, MPS, CPU), cuda, mps or cpu [auto]; several: torchrun")
     parser.add_argument("--template", metavar="X", help=f"words of the prompt: {', '.join(TEMPLATES)} [alpaca]")
     parser.add_argument("--split", metavar="X", help="85/10/5, near-duplicates grouped, or ordered [grouped]")
     parser.add_argument("--turns", action="store_true", help="learn from every answer of a conversation, not the first")

@@ -43,6 +43,7 @@ FLAGS = (
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
+    parser.usage = "%(prog)s RUN PAIRS [FLAG ...]"  # the rest stands below
     parser.add_argument(
         "model", nargs="?", default=None, metavar="RUN", help="where to start: a run folder, or a model"
     )

@@ -45,7 +45,7 @@ class TrainConfig:
     clip: float = 1.0  # gradient norm; 0 leaves it as it is
     dropout: float = 0.1  # probability
     loss_on: str = "response"  # tokens that count: response, header (and response) or all
-    checkpointing: bool = False  # less memory: a block keeps its input alone and is computed again on the way back
+    checkpointing: bool = False  # less memory, more time: blocks keep their input alone and run again
     precision: str = "float32"  # of matrix products: float32, bf16 or, on CUDA, fp16
     max_length: int = 1024  # tokens a row, at most; the model's context if that is shorter
     drop_last: bool = False  # leave out an epoch's last batch if it is not full
