@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from gpt.curation.teacher import PRICES, Estimate, Job, Journal, Outcome, Teacher, estimate, paced, price_of
 from gpt.evaluation.chat_client import LOCAL, ChatClient, ChatError
+from gpt.hardware.locks import alone_with
 from gpt.text.entries import Entry
 from gpt.weights.checkpoint import read_json, write_atomically, write_json
 from gpt.weights.download import cache_folder
@@ -120,6 +121,11 @@ def stopped_by_ctrl_c(stop: threading.Event) -> Iterator[list[int]]:
 
 def make(args: Args, plan: Plan) -> int:
     """Estimate, ask, keep, and say what became of everything."""
+    with alone_with(args.out):
+        return make_alone(args, plan)
+
+
+def make_alone(args: Args, plan: Plan) -> int:
     stop = threading.Event()
     teachers, clients = make_teachers(args, stop)
     about = {"teachers": [t.name for t in teachers], "temperature": args.temperature, "seed": args.seed}

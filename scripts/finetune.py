@@ -4,12 +4,14 @@ Without flags: gpt2-medium if CUDA and its weights are there, else gpt2-tiny. Ct
 """
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from gpt.hardware.locks import alone_with
 from gpt.hardware.memory import peak_bytes
 from gpt.hardware.processes import first_alone, n_processes, rank, together
 from gpt.studies.self_check import check_model
@@ -39,7 +41,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, metavar="FILE", help=f"entries in JSON [data/{ENTRIES.name}]")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder [runs/MODEL]")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was stopped")
-    parser.add_argument("--device", metavar="X", help="auto (CUDA, MPS, CPU), cuda, mps or cpu [auto]; several: torchrun")
+    parser.add_argument("--device", metavar="X", help="auto, cuda, mps or cpu [auto]; several GPUs: see torchrun")
     parser.add_argument("--template", metavar="X", help=f"words of the prompt: {', '.join(TEMPLATES)} [alpaca]")
     parser.add_argument("--split", metavar="X", help="85/10/5, near-duplicates grouped, or ordered [grouped]")
     parser.add_argument("--turns", action="store_true", help="learn from every answer of a conversation, not the first")
@@ -101,6 +103,13 @@ def fine_tune(args: argparse.Namespace, device: torch.device, shown_device: str)
     """The run, from flags to report. Started by torchrun, every process comes here; the first one writes."""
     with first_alone():
         folder, settings, facts = continued(args.resume) if "resume" in args else new_run(args, device)
+    with alone_with(folder) if rank() == 0 else contextlib.nullcontext():
+        return fine_tune_in(folder, settings, facts, args, device, shown_device)
+
+
+def fine_tune_in(
+    folder: Path, settings: run.RunSettings, facts: dict, args: argparse.Namespace, device: torch.device, shown: str
+) -> int:
     split = run.load_split(settings)
     model = load_model(settings.model, device, settings.config.dropout)
     check = "left out" if "no_self_check" in args else check_model(model, settings.model, settings.config.precision)
@@ -109,7 +118,7 @@ def fine_tune(args: argparse.Namespace, device: torch.device, shown_device: str)
     facts |= {"parameters": model.n_parameters()}  # before adapters come to it
     choose_trained(model, settings.config)
     facts |= {
-        "device": shown_device + (f", {n_processes()} processes" if n_processes() > 1 else ""),
+        "device": shown + (f", {n_processes()} processes" if n_processes() > 1 else ""),
         "self_check": check,
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "entries": {name: len(side) for name, side in split.items()},

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from gpt.evaluation import judge, plots
 from gpt.evaluation.chat_client import ChatClient, ChatError
+from gpt.hardware.locks import alone_with
 from gpt.studies import judge_report
 from gpt.weights.checkpoint import read_json, write_atomically, write_json
 from gpt.weights.download import cache_folder
@@ -94,7 +95,14 @@ def write_report(folder: Path, names: dict, rows: list[dict], others: dict[int, 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    rows, against = load_rows(args.run, "model_response"), getattr(args, "against", "")
+    rows = load_rows(args.run, "model_response")
+    with alone_with(args.run / "verdicts.jsonl"):
+        return judge_rows(rows, args)
+
+
+def judge_rows(rows: list[dict], args: argparse.Namespace) -> int:
+    """Ask what has no verdict yet, and report."""
+    against = getattr(args, "against", "")
     others = load_others(rows, args.run, against) if against else {}
     scale, aspects = "1-5" if "rubric" in args else "0-100", list(judge.ASPECTS) if "aspects" in args else ["overall"]
     questions = judge.run_questions(rows, others, scale, aspects, args.calibration)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from gpt.hardware.locks import alone_with
 from gpt.model.generate import respond
 from gpt.text.entries import Entry, load_entries
 from gpt.text.tokenizer import load_tokenizer
@@ -64,8 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         model, load_tokenizer(), left, template=settings.template, max_new_tokens=args.max_new_tokens,
         batch_size=BATCH_SIZE,
     )  # fmt: skip
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with args.out.open("a", encoding="utf-8") as file:
+    with alone_with(args.out), args.out.open("a", encoding="utf-8") as file:
         for entry, response in zip(left, tqdm(responses, total=len(left), unit="response"), strict=True):
             if response.text.strip() == entry["output"].strip() or not response.text.strip():
                 n_same += 1

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from gpt.evaluation.metrics import bootstrap_interval
 from gpt.evaluation.plots import save_figure
 from gpt.evaluation.report import shown_score, table
+from gpt.hardware.locks import alone_with
 from gpt.hardware.memory import peak_bytes
 from gpt.hardware.precision import make_scaler
 from gpt.model.gpt2 import GPT
@@ -146,13 +147,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"{folder} is no run on pairs: go on with python -m scripts.finetune --resume {folder}")
     else:
         folder, settings, facts = new_run(args, device)
+    with alone_with(folder):
+        return prefer_in(folder, settings, facts | {"device": shown_device}, device)
+
+
+def prefer_in(folder: Path, settings: PreferenceSettings, facts: dict, device: torch.device) -> int:
+    """The run, from settings to report."""
     split = run.load_split(settings)
     model = load_model(settings.model, device, settings.config.dropout)
     max_length = min(settings.config.max_length, model.config.context_length)
     sides = {
         name: PreferenceDataset(side, load_tokenizer(), settings.template, max_length) for name, side in split.items()
     }
-    facts |= {"parameters": model.n_parameters(), "device": shown_device}
+    facts |= {"parameters": model.n_parameters()}
     references = {
         name: reference_log_probs(model, side.pairs) for name, side in tqdm(sides.items(), "reference", leave=False)
     }

@@ -13,9 +13,9 @@ ROOMS = {
     "text": ["tokenizer", "formats", "entries", "prompts", "dataset"],
     "model": ["gpt2", "generate"],
     "speed": ["packing", "chunked_loss"],
+    "hardware": ["locks", "precision", "processes", "memory"],
     "weights": ["sources", "download", "tf_checkpoint", "checkpoint"],
     "tuning": ["freezing", "lora", "adapter", "prompt_tuning", "turns", "pairs", "dpo"],
-    "hardware": ["precision", "processes", "memory"],
     "training": ["loss", "train", "run"],
     "evaluation": ["metrics", "constraints", "chat_client", "judge", "plots", "report"],
     "curation": """

@@ -16,8 +16,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +25,8 @@ import requests
 from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
+from gpt.hardware.locks import BusyError, alone_with
 from gpt.weights.sources import BESIDE, OPENAI_NAMES, Source, find_sources
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes on one file are not told apart there
-    fcntl = None
 
 BUSY = {408, 425, 429, 500, 502, 503, 504}  # HTTP status codes that may pass
 PASSING = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)  # so may these
@@ -127,10 +123,12 @@ def download_file(
     transfer = _Transfer(url, path, size, sha256, on_progress, timeout)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone_with(path):
+        with alone_with(path, "fetching"):
             transfer.run(n_tries, wait)
     except DownloadError:
         raise
+    except BusyError as error:
+        raise LocalError(str(error)) from None
     except OSError as error:
         what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
         kept = f"{transfer.n_bytes():,} bytes are kept, so run this again once that is mended"
@@ -148,28 +146,6 @@ def _is_whole(path: Path, size: int | None) -> bool:
 
 def _is_complete(source: Source, home: Path) -> bool:
     return all(_is_whole(home / file, size) for file, _, size, _ in source.files())
-
-
-@contextmanager
-def _alone_with(path: Path) -> Iterator[None]:
-    """Keep other processes off a file. The kernel frees the lock of one that was killed."""
-    if fcntl is None:
-        yield
-        return
-    lock_path = path.with_name(path.name + ".lock")
-    with open(lock_path, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.fstat(lock.fileno()).st_nlink:  # its last holder has just removed it: it locks nothing now
-                raise BlockingIOError
-        except BlockingIOError:
-            raise LocalError(f"another process is fetching {path}: wait for it, then run this again") from None
-        except OSError:
-            pass  # a network drive that knows no locks
-        try:
-            yield
-        finally:
-            lock_path.unlink(missing_ok=True)
 
 
 class _Transfer:

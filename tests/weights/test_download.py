@@ -16,6 +16,7 @@ import pytest
 import requests
 
 import scripts.download as script
+from gpt.hardware.locks import alone_with
 from gpt.weights import download as module
 from gpt.weights import sources
 from gpt.weights.download import DownloadError, LocalError, Progress, download, download_file, find_model
@@ -434,7 +435,7 @@ def test_a_folder_that_cannot_be_made_is_said(server, tmp_path):
 
 
 def test_a_second_process_on_the_same_file_is_told_so(server, tmp_path):
-    with module._alone_with(tmp_path / "f"):
+    with alone_with(tmp_path / "f"):
         with pytest.raises(LocalError, match="another process is fetching"):
             download_file(server.url, tmp_path / "f")
         assert download_file(server.url, tmp_path / "g").read_bytes() == BODY
