@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import difflib
 import functools
 import os
 import re
@@ -38,10 +39,19 @@ def one_line_errors(main: Callable[[Sequence[str] | None], int]) -> Callable[[Se
             return 2
         except (ValueError, OSError, TrainingError) as error:
             text = f"{error.filename}: {error.strerror}" if getattr(error, "filename", None) else str(error)
+            if isinstance(error, FileNotFoundError) and error.filename:
+                text += nearest_file(Path(error.filename))
             print(f"error: {' '.join(text.split())}", file=sys.stderr)
             return 2
 
     return guarded
+
+
+def nearest_file(path: Path) -> str:
+    """A suggestion, where the folder of a file that is not there has one with nearly its name."""
+    names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, 1)
+    return f"; did you mean {path.with_name(near[0])}?" if near else ""
 
 
 class Help(argparse.HelpFormatter):
@@ -53,11 +63,22 @@ class Help(argparse.HelpFormatter):
         return super()._format_action_invocation(action)
 
 
+class Parser(argparse.ArgumentParser):
+    """Errors are one line, and a flag that is not known gets the nearest one suggested."""
+
+    def error(self, message: str) -> typing.NoReturn:
+        if message.startswith("unrecognized arguments"):
+            wrong = [word for word in message.split() if word.startswith("--")]
+            near = [difflib.get_close_matches(w.partition("=")[0], self._option_string_actions, 1) for w in wrong]
+            message += "".join(f"; did you mean {found[0]}?" for found in near if found)
+        self.exit(2, f"error: {message} (--help shows what there is)\n")
+
+
 def make_parser(doc: str) -> argparse.ArgumentParser:
     """A parser that shows the script's docstring, without flags that nobody gave in its result."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = f"python -m {spec.name}" if spec else None
-    return argparse.ArgumentParser(
+    return Parser(
         program, description=doc, argument_default=argparse.SUPPRESS, allow_abbrev=False, formatter_class=Help
     )
 

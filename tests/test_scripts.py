@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from gpt.hardware.locks import alone_with
 from gpt.model.generate import respond
 from gpt.model.gpt2 import GPT
 from gpt.studies import recipe
@@ -176,6 +177,33 @@ def test_what_the_user_can_mend_is_one_line_and_exit_code_2(
     assert message in error
     assert error.count("\n") == 1
     assert not list(tmp_path.glob("runs/*"))  # nothing was begun
+
+
+def test_a_run_that_another_process_works_on_is_left_alone(finished: Path, capsys: pytest.CaptureFixture) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    with alone_with(finished):
+        assert finetune.main(["--resume", str(finished)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: another process is writing to {finished}: wait for it")
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("--epoch 3", "unrecognized arguments: --epoch 3; did you mean --epochs? (--help shows what there is)"),
+        ("--data data/instrction.json", "No such file or directory; did you mean data/instructions.json?"),
+        ("--zzz", "unrecognized arguments: --zzz (--help shows what there is)"),
+    ],
+)
+def test_what_is_not_known_gets_the_nearest_name_in_one_line(
+    flags: str, expected: str, capsys: pytest.CaptureFixture
+) -> None:
+    try:
+        code = finetune.main(flags.split())
+    except SystemExit as stop:
+        code = stop.code
+    error = capsys.readouterr().err
+    assert code == 2 and error.startswith("error: ") and error.endswith(f"{expected}\n") and error.count("\n") == 1
 
 
 def test_a_folder_with_a_run_in_it_is_not_overwritten(
