@@ -37,10 +37,13 @@ ROOMS = {
         "tracking",
         "contestants",
         "decoders",
+        "chores",
+        "speedrun",
         "arena",
         "machine",
         "benchmark",
         "speed_report",
+        "growth",
     ],
     "serving": ["gguf", "batching", "scheduler", "protocol", "rating", "server"],
 }

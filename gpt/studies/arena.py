@@ -11,10 +11,17 @@ from typing import Protocol
 
 import torch
 
+from gpt.studies.chores import CHORES
 from gpt.studies.contestants import TRAINERS, Contestant, Task, read_data
 from gpt.studies.decoders import DECODERS, check_lengths
+from gpt.studies.speedrun import RUNNERS
 
-WORKS: dict[str, dict[str, Contestant]] = {"train": TRAINERS, "decode": DECODERS}
+WORKS: dict[str, dict[str, Contestant]] = {
+    "train": TRAINERS,
+    "decode": DECODERS,
+    "speedrun": RUNNERS,
+    **{name: {"ours": chore} for name, chore in CHORES.items()},
+}
 
 
 class Worker(Protocol):

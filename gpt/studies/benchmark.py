@@ -12,7 +12,7 @@ import json
 import random
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import torch
 from gpt.model.gpt2 import GPT
 from gpt.studies.arena import Worker
 from gpt.studies.contestants import Task
+from gpt.studies.speedrun import LR, START, write_run
 from gpt.text.dataset import FIRST_KIND, Example, InstructionDataset
 from gpt.text.entries import Entry
 from gpt.text.prompts import encode_prompt
@@ -51,6 +52,12 @@ class Duel:
     peer: Task
     rounds: int
     note: str = ""
+    facts: dict = field(default_factory=dict)  # stand in the result as they are
+
+    @property
+    def is_between_ways(self) -> bool:
+        """Two ways of the same work, so that results can be compared; else one way at two sizes."""
+        return self.ours.way != self.peer.way
 
 
 # ---- what is measured on ----
@@ -154,6 +161,13 @@ def make_duels(task: Task, one: str, rounds: int, has_peers: bool) -> list[Duel]
     return duels
 
 
+def make_speedrun(task: Task, path: Path, entries: Sequence[Entry], target: float, rounds: int) -> list[Duel]:
+    """From the bundled weights to a loss; `path` is the file that the contestants will read. See speedrun.py."""
+    write_run(path, entries, target)
+    ours = replace(task, work="speedrun", folder=str(find_folder(START)), data=str(path), lr=LR)
+    return [Duel(f"{START} to {target} nats, ours vs textbook", ours, replace(ours, way="textbook"), rounds)]
+
+
 def is_wanted(name: str, only: Sequence[str], measured: dict[str, dict]) -> bool:
     """Whether to fight a duel: those with a part of `only` in their name (or matched by it: * and ?), else all that are
     not measured to their end."""
@@ -207,11 +221,13 @@ def same_share(a: Sequence[list[int]], b: Sequence[list[int]]) -> float:
 
 def warm_up(duel: Duel, workers: Sequence[Worker], right: Right | None) -> None:
     """A first turn of each, which counts for nothing but shows whether both do the work."""
+    if duel.ours.work == "speedrun":
+        return  # its clock runs from the start
     ours, peer = (worker.turn(2 if right else 1) for worker in workers)
     for task, done in ((duel.ours, ours), (duel.peer, peer)):
         if right and task.way != "trl-packed":
             check_losses(task, done["losses"], right[0])
-    if duel.ours.work == "decode" and duel.ours.precision == duel.peer.precision == "float32":
+    if duel.is_between_ways and duel.ours.work == "decode" and duel.ours.precision == duel.peer.precision == "float32":
         check_ids(duel.ours, ours["ids"], peer["ids"])
 
 
@@ -219,7 +235,7 @@ def check_amounts(duel: Duel, turns: Sequence[dict]) -> None:
     """Raises WrongWork if two that are given the same did not do as much. Packed rows hold other entries each step."""
     is_same = duel.ours.n_prompts == duel.peer.n_prompts and duel.peer.way != "trl-packed"
     ours, peer = (turn["amount"] for turn in turns)
-    if is_same and ours != peer:
+    if duel.is_between_ways and is_same and ours != peer:
         raise WrongWork(f"{duel.name}: in one turn ours did {ours} tokens and the peer {peer} of the same work")
 
 
@@ -233,7 +249,7 @@ def fight(duel: Duel, start: Start, steps: int, right: Right | None = None) -> I
         warm_up(duel, workers, right)
         rounds = []
         for _ in range(duel.rounds):
-            rounds.append([worker.turn(steps) for worker in workers])
+            rounds.append([worker.turn(steps if duel.ours.work == "train" else 1) for worker in workers])
             check_amounts(duel, rounds[-1])
             yield summary(duel, rounds) | {"losses_checked_with": right[1] if right else None}
     finally:
@@ -245,9 +261,10 @@ def fight_all(duels: Sequence[Duel], start: Start, steps: int) -> Iterator[tuple
     """Each duel in turn, so far, after each of its rounds."""
     right: dict[str, Right] = {}  # by the tokens that count
     for duel in duels:
-        if duel.ours.work == "train" and duel.ours.loss_on not in right:
+        is_checked = duel.ours.work == "train" and duel.is_between_ways
+        if is_checked and duel.ours.loss_on not in right:
             right[duel.ours.loss_on] = right_losses(duel.ours, start)
-        losses = right[duel.ours.loss_on] if duel.ours.work == "train" else None
+        losses = right[duel.ours.loss_on] if is_checked else None
         for result in fight(duel, start, steps, losses):
             yield duel, result
 
@@ -269,6 +286,8 @@ def summary(duel: Duel, rounds: Sequence[Sequence[dict]]) -> dict:
     for side in sides.values():
         del side["folder"], side["data"]  # temporary places
     result = {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios), "ratios": ratios}
-    if duel.ours.work == "decode":
+    if duel.ours.work == "decode" and duel.is_between_ways:
         result["same_ids"] = same_share(*(turn["ids"] for turn in rounds[-1]))
-    return result | sides | {"note": duel.note, "rounds": len(rounds), "is_whole": len(rounds) == duel.rounds}
+    return (
+        result | sides | duel.facts | {"note": duel.note, "rounds": len(rounds), "is_whole": len(rounds) == duel.rounds}
+    )

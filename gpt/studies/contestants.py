@@ -28,11 +28,12 @@ from torch import Tensor
 from gpt.hardware.precision import autocast
 from gpt.model.gpt2 import GPT
 from gpt.text.dataset import Example, InstructionDataset, collate
+from gpt.text.entries import Entry
 from gpt.text.tokenizer import load_tokenizer
-from gpt.training.train import TrainConfig, make_optimizer, train
+from gpt.training.train import StepReport, TrainConfig, make_optimizer, train
 from gpt.weights.checkpoint import load_model, read_json
 
-LR, WEIGHT_DECAY, CLIP = 5e-5, 0.1, 1.0  # of every training contestant
+WEIGHT_DECAY, CLIP = 0.1, 1.0  # of every training contestant
 NEVER = 10**9  # steps
 
 
@@ -41,20 +42,23 @@ class Task:
     """What a contestant is asked to do, as it travels to a process of its own."""
 
     way: str  # who does it: ours, textbook ...
-    work: str  # train or decode
+    work: str  # train, decode ...: a key of WORKS in arena.py
     folder: str  # of the model, in Hugging Face's layout
     data: str  # a JSON file: entries, batch_size, prompts, limits
     loss_on: str = "response"
     precision: str = "float32"
     device: str = "cpu"
     n_prompts: int | None = None  # the first so many; None means all
+    lr: float = 5e-5
 
 
 class Done(NamedTuple):
     """What came of one piece of work."""
 
     loss: float | Tensor | None  # nats per token that counted; read after the clock has stopped
-    amount: int  # what speed is counted in: real tokens, read in training and new in decoding
+    amount: (
+        int  # what speed is counted in: real tokens, read in training and new in decoding; else entries, weights, runs
+    )
     ids: list[list[int]] | None = None  # new ids, prompt by prompt
 
 
@@ -77,23 +81,26 @@ def batches_of(task: Task) -> list[list[Example]]:
     return [examples[i : i + data.batch_size] for i in range(0, len(examples), data.batch_size)]
 
 
-def train_ours(task: Task) -> Iterator[Done | None]:
-    """`gpt.train` as everybody calls it."""
-    yield None
+def our_reports(task: Task, val: Sequence[Entry], eval_every: int) -> Iterator[StepReport]:
+    """`gpt.train` as everybody calls it, with the validation before the first step."""
     model, data = load_model(task.folder, task.device), read_data(task)
     dataset = InstructionDataset(data.entries, load_tokenizer())
     rows = list(range(len(dataset)))
     batches = [rows[i : i + data.batch_size] for i in rows[:: data.batch_size]]
     config = TrainConfig(
-        epochs=NEVER, batch_size=data.batch_size, micro_batch=data.batch_size, lr=LR, schedule="constant", warmup=0.0,
-        weight_decay=WEIGHT_DECAY, clip=CLIP, dropout=0.0, loss_on=task.loss_on, precision=task.precision,
-        eval_every=NEVER,
+        epochs=NEVER, batch_size=data.batch_size, micro_batch=data.batch_size, lr=task.lr, schedule="constant",
+        warmup=0.0, weight_decay=WEIGHT_DECAY, clip=CLIP, dropout=0.0, loss_on=task.loss_on, precision=task.precision,
+        eval_every=eval_every,
     )  # fmt: skip
-    val_set = InstructionDataset(data.entries[:1], load_tokenizer())
-    reports = train(model, make_optimizer(model, config), dataset, val_set, config, batches_of=lambda epoch: batches)
-    next(reports)  # the validation before the first step
-    for report in reports:
-        yield Done(report.loss, report.n_tokens)
+    val_set = InstructionDataset(val, load_tokenizer())
+    yield from train(model, make_optimizer(model, config), dataset, val_set, config, batches_of=lambda epoch: batches)
+
+
+def train_ours(task: Task) -> Iterator[Done | None]:
+    yield None
+    for report in our_reports(task, read_data(task).entries[:1], NEVER):
+        if report.step:
+            yield Done(report.loss, report.n_tokens)
 
 
 def textbook_logits(model: GPT, inputs: Tensor) -> Tensor:
@@ -114,7 +121,7 @@ def plain_loop(
 ) -> Iterator[Done]:
     """Loss, backward, clip, step, batch after batch without end."""
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=task.lr, weight_decay=WEIGHT_DECAY)
     for batch in itertools.cycle(batches):
         optimizer.zero_grad()
         with autocast(torch.device(task.device), task.precision):
@@ -126,15 +133,18 @@ def plain_loop(
 
 
 def train_textbook(task: Task) -> Iterator[Done | None]:
-    """Padded batches, logits at every position."""
     yield None
-    model = load_model(task.folder, task.device)
+    yield from textbook_steps(load_model(task.folder, task.device), batches_of(task), task)
+
+
+def textbook_steps(model: GPT, batches: Sequence[list[Example]], task: Task) -> Iterator[Done]:
+    """Padded batches, logits at every position."""
 
     def loss_of(batch: list[Example]) -> Tensor:
         inputs, targets = (tensor.to(task.device) for tensor in collate(batch, task.loss_on))
         return F.cross_entropy(textbook_logits(model, inputs).flatten(0, 1).float(), targets.flatten())
 
-    yield from plain_loop(model, batches_of(task), loss_of, task)
+    yield from plain_loop(model, batches, loss_of, task)
 
 
 # ---- training: transformers and TRL, which take unshifted labels ----
@@ -193,7 +203,7 @@ def train_trl(task: Task, is_packed: bool = False) -> Iterator[Done | None]:
     scratch = TemporaryDirectory(prefix="gpt-trl-")
     config = SFTConfig(
         output_dir=scratch.name, per_device_train_batch_size=1 if is_packed else batch_size, packing=is_packed,
-        max_length=room if is_packed else 1024, max_steps=NEVER, learning_rate=LR, weight_decay=WEIGHT_DECAY,
+        max_length=room if is_packed else 1024, max_steps=NEVER, learning_rate=task.lr, weight_decay=WEIGHT_DECAY,
         max_grad_norm=CLIP, lr_scheduler_type="constant", gradient_checkpointing=False, bf16=task.precision == "bf16",
         use_cpu=task.device == "cpu", dataloader_pin_memory=task.device != "cpu", save_strategy="no", report_to="none",
         disable_tqdm=True, train_sampling_strategy="sequential",

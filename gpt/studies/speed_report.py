@@ -7,36 +7,40 @@ those of the output layer for every token that counts; and 6 L C T^2 for causal 
 PaLM's 12, as no token looks ahead). Decoding one prompt has to read every weight once for each token.
 """
 
+import statistics
 from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from gpt.evaluation.plots import BLUE, GREY, INK, name_rows, new_axes, save_figure, style
+from gpt.evaluation.plots import BLUE, COLOURS, GREY, INK, name_rows, new_axes, save_figure, style
 from gpt.evaluation.report import table
 from gpt.model.gpt2 import GPTConfig
 from gpt.weights.checkpoint import read_json, write_atomically, write_json
 
+SECTIONS = ("duels", "growth", "speedrun")  # of a report: what was measured, by name
 CALIBRATED = 0.15  # the textbook's speed may differ so much from transformers' plain loop; else it is no yardstick
 
 
 def begun(path: Path, settings: dict) -> dict:
     """The report in the file, to go on with. Raises ValueError if it was measured on something else."""
     if not path.exists():
-        return settings | {"duels": {}}
+        return settings | {section: {} for section in SECTIONS}
     found = read_json(path)
-    if changed := [name for name in settings if found.get(name) != settings[name]]:
+    if changed := [name for name in settings if name in found and found[name] != settings[name]]:
         raise ValueError(f"{path} was measured with another {', '.join(changed)}: choose another --json, or delete it")
-    return found
+    return found | settings
 
 
 def write_report(path: Path, report: dict) -> None:
-    """The file, and beside it the table (.md) and the picture (.png)."""
+    """The file, and beside it the tables (.md) and the pictures (.png)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     calibrate(report["duels"])
     write_json(path, report)
     page = results_page(report)
     write_atomically(path.with_suffix(".md"), lambda part: part.write_text(page, encoding="utf-8"))
-    write_atomically(path.with_suffix(".png"), lambda part: save_figure(plot_duels(report), part))
+    for section, suffix, plot in (("duels", ".png", plot_duels), ("growth", ".growth.png", plot_growth)):
+        if report[section]:
+            write_atomically(path.with_suffix(suffix), lambda part, plot=plot: save_figure(plot(report), part))
 
 
 def needed_flops(config: GPTConfig, means: dict[str, float], loss_on: str) -> float:
@@ -47,6 +51,11 @@ def needed_flops(config: GPTConfig, means: dict[str, float], loss_on: str) -> fl
     return 6 * 12 * L * C * C + output + 6 * L * C * means["mean_squared_tokens"] / means["mean_tokens"]
 
 
+def n_weights(config: GPTConfig) -> int:
+    """Of the matrices, beside which all others are few."""
+    return 12 * config.n_layer * config.n_embd**2 + config.vocab_size * config.n_embd
+
+
 def utilisation(side: dict, config: GPTConfig, means: dict[str, float], limits: dict, is_one: bool) -> float | None:
     """The share of the machine's limit that a contestant reached, or None where none is known."""
     if side["work"] == "train":
@@ -54,8 +63,7 @@ def utilisation(side: dict, config: GPTConfig, means: dict[str, float], limits: 
         return side["per_second"] * needed_flops(config, means, side["loss_on"]) / limit
     if not is_one:
         return None
-    n_weights = 12 * config.n_layer * config.n_embd**2 + config.vocab_size * config.n_embd
-    n_bytes = n_weights * {"float32": 4, "bf16": 2, "int8": 1}[side["precision"]]
+    n_bytes = n_weights(config) * {"float32": 4, "bf16": 2}[side["precision"]]
     return side["per_second"] * n_bytes / limits["bytes_per_second"]
 
 
@@ -91,36 +99,79 @@ def shown_ratio(result: dict) -> str:
 
 
 def results_page(report: dict) -> str:
-    """The duels as a Markdown table, with what the numbers mean below."""
+    """What was measured as Markdown tables, with what the numbers mean below."""
+    tables = [duels_table(report)] if report["duels"] else []
+    tables += [growth_table(name, results) for name, results in growths(report["growth"]).items()]
+    tables += [speedrun_table(report["speedrun"])] if report["speedrun"] else []
+    return "\n\n".join(tables) + "\n\n" + "\n".join(f"- {note}" for note in notes(report)) + "\n"
+
+
+def duels_table(report: dict) -> str:
     config, means, limits = GPTConfig(**report["config"]), report["means"], report["limits"]
     lines = []
     for name, result in report["duels"].items():
         sides = [of_side(result[side], config, means, limits, name) for side in ("ours", "peer")]
         lines.append([name, shown_ratio(result), *(f"{ours} / {peer}" for ours, peer in zip(*sides, strict=True))])
-    header = ["ours vs peer", "times as fast", "tokens/s, ours / peer", "utilisation", "GB"]
-    weights = "random weights" if report["is_random"] else "its weights"
-    products = {name: f"{of['flops_per_second'] / 1e9:.0f}" for name, of in limits["products"].items()}
-    machine = report["machine"]
-    notes = [
-        f"{report['model']} with {weights}; batches of {report['batch_size']}, rows of {means['mean_tokens']:.1f} "
-        f"tokens on average with responses of {means['mean_response']:.1f}; {report['n_prompts']} prompts.",
+    return table(["ours vs peer", "times as fast", "tokens/s, ours / peer", "utilisation", "GB"], lines)
+
+
+def growths(results: dict[str, dict]) -> dict[str, list[dict]]:
+    """The results of each growth, in the order of its sizes."""
+    found: dict[str, list[dict]] = {}
+    for result in results.values():
+        found.setdefault(result["growth"], []).append(result)
+    return found
+
+
+def growth_table(name: str, results: list[dict]) -> str:
+    """A line for each size. The first one's cost is 1, as it was measured beside each of the others."""
+    first = results[0]
+    lines = [[first["first"], seconds_of(first["peer"]), "1", "1", gigabytes(first["peer"])]]
+    for result in results:
+        cost = f"{1 / result['ratio']:.2f} [{1 / result['high']:.2f}, {1 / result['low']:.2f}]"
+        lines.append([result["size"], seconds_of(result["ours"]), cost, f"{result['expected']:.2f}",
+                      gigabytes(result["ours"])])  # fmt: skip
+    return table([name, "seconds", f"cost of one {first['unit']}, times the first's", "needed work", "GB"], lines)
+
+
+def speedrun_table(results: dict[str, dict]) -> str:
+    header = ["speedrun", "seconds, ours / peer", "times as fast"]
+    return table(header, [[name, f"{seconds_of(result['ours'])} / {seconds_of(result['peer'])}", shown_ratio(result)]
+                          for name, result in results.items()])  # fmt: skip
+
+
+def seconds_of(side: dict) -> str:
+    """The median turn."""
+    return f"{statistics.median(side['seconds']):.3g}"
+
+
+def gigabytes(side: dict) -> str:
+    return "-" if side["peak_bytes"] is None else f"{side['peak_bytes'] / 1e9:.2f}"
+
+
+def notes(report: dict) -> list[str]:
+    """What was measured, on what, and what a reader has to know."""
+    means, machine, limits = report["means"], report["machine"], report.get("limits")
+    said = [
+        f"{report['model']} with {'random' if report['is_random'] else 'its'} weights; batches of "
+        f"{report['batch_size']}, rows of {means['mean_tokens']:.1f} tokens on average with responses of "
+        f"{means['mean_response']:.1f}; {report['n_prompts']} prompts.",
         f"{machine['name']}, threads: {machine['threads']}; "
         f"{', '.join(f'{library} {version}' for library, version in machine['versions'].items())}.",
-        f"Matrix products at these shapes: {', '.join(f'{name} {speed}' for name, speed in products.items())} GFLOP/s; "
-        f"memory {limits['bytes_per_second'] / 1e9:.1f} GB/s.",
-        "Times as fast: the median over rounds of the ratio of real tokens per second, with the lowest and the highest."
-        " GB: the most memory held beyond the imported libraries.",
-        *unchecked(report["duels"]),
-        *unmeasured(report),
     ]
-    return table(header, lines) + "\n\n" + "\n".join(f"- {note}" for note in notes) + "\n"
+    if limits:
+        products = [f"{name} {of['flops_per_second'] / 1e9:.0f}" for name, of in limits["products"].items()]
+        said.append(f"Matrix products at these shapes: {', '.join(products)} GFLOP/s; memory "
+                    f"{limits['bytes_per_second'] / 1e9:.1f} GB/s.")  # fmt: skip
+    said.append("Times as fast: the median over rounds of the ratio of speeds, in real tokens per second, with the "
+                "lowest and the highest. GB: the most memory held beyond the imported libraries.")  # fmt: skip
+    return [*said, *unchecked(report["duels"]), *unmeasured(report)]
 
 
 def of_side(side: dict, config: GPTConfig, means: dict, limits: dict, name: str) -> list[str]:
     """Speed, utilisation and memory of a contestant, as the table has them."""
     share = utilisation(side, config, means, limits, is_one=name.startswith("decode one"))
-    peak = "-" if side["peak_bytes"] is None else f"{side['peak_bytes'] / 1e9:.2f}"
-    return [f"{side['per_second']:.1f}", "-" if share is None else f"{share:.0%}", peak]
+    return [f"{side['per_second']:.1f}", "-" if share is None else f"{share:.0%}", gigabytes(side)]
 
 
 def unchecked(duels: dict[str, dict]) -> list[str]:
@@ -139,8 +190,14 @@ def unchecked(duels: dict[str, dict]) -> list[str]:
 
 
 def unmeasured(report: dict) -> list[str]:
-    """What the machine was not alone for, or has not."""
+    """What this machine has not, and whether it was busy."""
     said = [] if report["machine"]["device"].startswith("cuda") else ["On CUDA: not measured."]
+    if report["growth"]:
+        said.append(
+            "Cost: measured in turns with the first size, 1 where it is linear; beside it, what the needed work of a"
+            " token grows by."
+        )
+        said += [f"Growth to {name}: not measured, as this machine has no room for it." for name in report["no_room"]]
     if report["n_busy"] is not None:
         said.append(f"The machine's load average at the beginning: {report['n_busy']:.1f}.")
     return said
@@ -161,3 +218,18 @@ def plot_duels(report: dict) -> Axes:
     style(ax, f"Times as fast as a peer: {report['model']}, {report['machine']['name']}", "real tokens per second", "")
     ax.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
     return name_rows(ax, list(shown))
+
+
+def plot_growth(report: dict) -> Axes:
+    """The cost of a unit by size, both as multiples of the smallest's: a flat line is a linear cost."""
+    ax = new_axes(8.0, 5.0)
+    for place, (name, results) in enumerate(growths(report["growth"]).items()):
+        costs = [1.0, *(1 / result["ratio"] for result in results)]
+        style_of_line = "-" if place < len(COLOURS) else "--"
+        ax.plot(costs, style_of_line, marker="o", color=COLOURS[place % len(COLOURS)], markersize=3.5,
+                label=f"{name}: {results[0]['first']} to {results[-1]['size']}")  # fmt: skip
+    ax.set_yscale("log")
+    ax.set_xticks(range(6))
+    ax.legend(frameon=False, fontsize=8)
+    return style(ax, f"Cost of a token, entry or weight: {report['machine']['name']}", "size, from the smallest on",
+                 "times the smallest size's")  # fmt: skip

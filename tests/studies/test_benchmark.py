@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from gpt.model.gpt2 import GPT, GPTConfig
-from gpt.studies import benchmark, contestants, decoders
+from gpt.studies import arena, benchmark, chores, contestants, decoders, growth, speedrun
 from gpt.studies.arena import Here, Process
 from gpt.studies.benchmark import (
     MEAN_RESPONSE,
@@ -26,15 +27,18 @@ from gpt.studies.benchmark import (
     right_losses,
 )
 from gpt.studies.contestants import Done, Task, textbook_logits
+from gpt.studies.growth import make_growth
 from gpt.studies.speed_report import calibrate, needed_flops, results_page, shown_ratio
 from gpt.text.dataset import Example, InstructionDataset
-from gpt.text.entries import Entry, load_entries
-from gpt.text.tokenizer import Tokenizer
+from gpt.text.entries import Entry, load_entries, split_entries
+from gpt.text.tokenizer import Tokenizer, load_tokenizer
+from gpt.training.loss import evaluate_loss
 from gpt.weights.checkpoint import SIZES, TINY_FOLDER, load_model, save_model
 from scripts import benchmark as script
 from scripts.new_run import ENTRIES
 from tests.reference import random_model
 
+ENTRY = {"instruction": "Say a.", "input": "", "output": "a"}
 QUICK = ["--quick", "--only", "response float32 vs textbook", "decode many float32 vs textbook"]
 
 
@@ -225,16 +229,89 @@ def test_a_yardstick_that_is_off_is_not_quoted() -> None:
     assert alone["a"]["is_quoted"] is None
 
 
-def test_the_duels_have_names_of_their_own(task: Task) -> None:
+def test_the_duels_have_names_of_their_own(task: Task, tmp_path: Path) -> None:
     for has_peers in (False, True):
         names = [duel.name for duel in make_duels(task, "one.json", 5, has_peers)]
         assert len(set(names)) == len(names)
+    duels = make_growth(task, SIZES["gpt2"], [ENTRY], tmp_path, 1, replace(growth.ALL, entries=(1, 2)))
+    assert len({duel.name for duel in duels}) == len(duels)
+    assert not any(duel.is_between_ways for duel in duels)
+
+
+def test_a_growth_is_measured_and_a_cost_that_is_not_linear_is_seen(tmp_path: Path) -> None:
+    """The wrong variant does every entry's work as often as there are entries."""
+    path = tmp_path / "speed.json"
+    flags = ["--quick", "--growth", "--only", "collate", "--json", str(path)]
+    assert script.main(flags) == 0
+    [result] = json.loads(path.read_text())["growth"].values()
+    assert (result["first"], result["size"], result["expected"]) == ("50", "500", 1)
+    assert result["ours"]["amount"] == [500, 500] and result["peer"]["amount"] == [50, 50]
+    assert 0.3 < 1 / result["ratio"] < 3
+    page = path.with_suffix(".md").read_text()
+    assert "cost of one entry, times the first's" in page and "| 500 " in page
+    assert path.with_suffix(".growth.png").read_bytes().startswith(b"\x89PNG")
+
+    right = chores.CHORES["collate"]
+
+    def squared(task: Task) -> Iterator[Done | None]:
+        work = right(task)
+        yield next(work)
+        while True:
+            for _ in range(len(contestants.read_data(task).entries) // 50):
+                done = next(work)
+            yield done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(arena.WORKS["collate"], "ours", squared)
+        assert script.main(flags) == 0
+    [result] = json.loads(path.read_text())["growth"].values()
+    assert 1 / result["ratio"] > 3
+
+
+def test_rows_have_the_length_asked_for(tokenizer: Tokenizer) -> None:
+    for n in (48, 64, 1024):
+        assert len(InstructionDataset([growth.entry_of(n)], tokenizer).examples[0].ids) == n
+    with pytest.raises(ValueError, match="no entry is as short as 3 tokens"):
+        growth.entry_of(3)
+
+
+def test_models_that_do_not_fit_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth.os, "sysconf", lambda name: 4e9 if name == "SC_PHYS_PAGES" else 1)
+    monkeypatch.setattr(growth.shutil, "disk_usage", lambda path: SimpleNamespace(free=1e12))
+    assert growth.without_room(growth.ALL, tmp_path) == ["gpt2-medium", "gpt2-large", "gpt2-xl"]
+    duels = make_growth(Task("ours", "train", "", ""), SIZES["gpt2"], [ENTRY], tmp_path, 1, growth.ALL)
+    assert [duel.name for duel in duels if duel.ours.work == "load"] == ["load: gpt2 vs gpt2-tiny"]
+
+
+def test_both_run_to_the_target_and_who_does_not_get_there_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speedrun, "N_VAL", 4)
+    monkeypatch.setattr(speedrun, "EVERY", 1)
+    entries, path = load_entries(ENTRIES)[:200], tmp_path / "run.json"
+    val = InstructionDataset(split_entries(entries)[1][:4], load_tokenizer()).examples
+    target = 0.98 * evaluate_loss(load_model(TINY_FOLDER), val)["response"]
+    [duel] = benchmark.make_speedrun(Task("ours", "train", "", ""), path, entries, target, rounds=1)
+    for task in (duel.ours, duel.peer):
+        assert Here(task).turn(1)["losses"][0] <= target
+    monkeypatch.setattr(speedrun, "AT_MOST", 2)
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)
+    for task in (duel.ours, duel.peer):
+        with pytest.raises(ValueError, match=r"has a loss of \d.* after 2 steps and did not reach the target"):
+            Here(task).turn(1)
+
+
+def test_ours_and_the_textbook_see_one_validation_loss(task: Task) -> None:
+    model = load_model(TINY_FOLDER)
+    examples = InstructionDataset(load_entries(ENTRIES)[:20], load_tokenizer()).examples
+    ours = evaluate_loss(model, examples)["response"]
+    assert speedrun.textbook_val(model, examples, task) == pytest.approx(ours, rel=1e-4)
 
 
 def test_bad_flags_are_one_line(capsys: pytest.CaptureFixture) -> None:
     assert script.main(["--rounds", "0"]) == 2
     assert script.main(["--quick", "--only", "nobody"]) == 2
-    assert "no duel has 'nobody' in its name" in capsys.readouterr().err
+    assert "no name has 'nobody' in it: train response float32 vs textbook float32;" in capsys.readouterr().err
 
 
 @pytest.mark.slow
