@@ -4,7 +4,7 @@ import base64
 import dataclasses
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -15,6 +15,8 @@ import torch
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from gpt.model.gpt2 import GPT
+from gpt.tuning.lora import lora_layers
 from scripts import run_notebooks
 from scripts.run_notebooks import COLAB, check_cells, check_same, code_cells
 
@@ -217,7 +219,7 @@ def test_the_links_of_a_chapter_lead_to_files(path: Path) -> None:
     for cell in read(path).cells:
         if cell.cell_type == "markdown":
             for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", cell.source):
-                assert (path.parent / target).exists() or re.match(r"0\d-[a-z0-9-]+\.ipynb$", target), target
+                assert (path.parent / target).exists() or re.match(r"[01]\d-[a-z0-9-]+\.ipynb$", target), target
 
 
 @each_chapter
@@ -349,6 +351,31 @@ def as_a_set(right: Callable) -> Callable:
     return lambda *texts: right(*(" ".join(dict.fromkeys(text.lower().split())) for text in texts))
 
 
+def alpha_alone(right: Callable) -> Callable:
+    """add_lora, with the division by the rank forgotten."""
+    return lambda model, rank, alpha, *args, **kwargs: right(model, rank, alpha * rank, *args, **kwargs)
+
+
+def last_one_only(right: Callable) -> Callable:
+    """use_adapters and merge_lora, with a single adapter at work."""
+
+    def of_one(model: GPT, names: Sequence[str] = ()) -> None:
+        for layer in lora_layers(model).values():
+            layer.active = layer.active[-1:]
+        right(model, *([names[-1:]] if names else []))
+
+    return of_one
+
+
+def not_at_all(right: Callable) -> Callable:
+    return lambda model: None
+
+
+def first_number(right: Callable) -> Callable:
+    """parse_score, with the first number in the reply taken for the score."""
+    return lambda reply: int(found[0]) if (found := re.search(r"\d+", reply)) else None
+
+
 # dotted name -> (the right function -> a subtly wrong one); for others, one small thing of the result is changed
 WRONG: dict[str, Callable[[Callable], Callable]] = {
     "gpt.text.tokenizer.Tokenizer.encode": without_trailing_spaces,
@@ -359,6 +386,11 @@ WRONG: dict[str, Callable[[Callable], Callable]] = {
     "gpt.weights.tf_checkpoint.read_tf_tensor": turned_if_square,
     "gpt.weights.checkpoint.load_model": turned,
     "gpt.evaluation.metrics.token_f1": as_a_set,
+    "gpt.tuning.lora.add_lora": alpha_alone,
+    "gpt.tuning.lora.use_adapters": last_one_only,
+    "gpt.tuning.lora.merge_lora": last_one_only,
+    "gpt.tuning.lora.unmerge_lora": not_at_all,
+    "gpt.evaluation.judge.parse_score": first_number,
 }
 
 
