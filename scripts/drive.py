@@ -5,15 +5,18 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 from tqdm import tqdm
 
 from gpt.hardware.processes import everyone, rank
 from gpt.model.gpt2 import GPT
+from gpt.studies.dry_run import forecast
 from gpt.studies.tracking import tracks
 from gpt.text.dataset import InstructionDataset
 from gpt.training import run
+from gpt.training.train import TrainConfig
 from gpt.weights.checkpoint import read_json
 from scripts.recipe import recipe_ways
 
@@ -59,6 +62,20 @@ def drive(
             bar.set_postfix_str(how_ended(folder, settings))
         number = int(max(everyone(max(asked, default=0))))  # whichever process it reached
     return 128 + number if number else 0
+
+
+def show_forecast(model: GPT, sides: dict[str, InstructionDataset], config: TrainConfig) -> int:
+    """What `--dry-run` prints."""
+    found = list(tqdm(forecast(model, sides, config), "measuring", unit="step", leave=False))[-1]
+    parts = ", ".join(f"{name} {size / 1e6:,.0f}" for name, size in found.parts().items())
+    memory = f"{found.peak_bytes / 1e6:,.0f} MB at most: {parts}" if found.peak_bytes else "not known on this system"
+    print(f"trained    {found.n_trained:,} of {found.n_parameters:,} parameters")
+    print(f"memory     {memory}")
+    steps = f"{found.n_steps} steps of {found.step_seconds:.3f} s"
+    validations = f"{found.n_validations} validations of {found.validation_seconds:.1f} s"
+    print(f"time       about {timedelta(seconds=round(found.seconds))}: {steps}, {validations}")
+    print("nothing was written; the responses before and after, and saving, come on top")
+    return 0
 
 
 def say_halved(before: list[dict], report: dict) -> str:

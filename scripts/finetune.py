@@ -1,7 +1,4 @@
-"""Teach GPT-2 to follow instructions; show its responses before and after, scored.
-
-Without flags: gpt2-medium if CUDA and its weights are there, else gpt2-tiny. Ctrl-C saves, --resume goes on.
-"""
+"""Teach GPT-2 to follow instructions; show its responses before and after, scored. Ctrl-C saves."""
 
 import argparse
 import contextlib
@@ -22,7 +19,7 @@ from gpt.training.train import TrainConfig, choose_trained
 from gpt.weights.checkpoint import load_model, read_json, untie
 from scripts.choices import choose_device
 from scripts.command import add_config_flags, field_comments, make_parser, one_line_errors
-from scripts.drive import drive, first_prints, how_ended
+from scripts.drive import drive, first_prints, how_ended, show_forecast
 from scripts.evaluate import evaluate_run
 from scripts.new_run import ENTRIES, new_run
 from scripts.recipe import write_comparison
@@ -37,7 +34,9 @@ SWITCHES = ("checkpointing", "decay_all", "drop_last")  # a recipe may have them
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.usage = "%(prog)s [FLAG ...]"  # all of them stand below
-    parser.add_argument("--model", metavar="X", help="a name (gpt2, gpt2-medium, ..., gpt2-tiny) or a folder")
+    parser.add_argument(
+        "--model", metavar="X", help="a name or folder [gpt2-medium; without CUDA or weights gpt2-tiny]"
+    )
     parser.add_argument("--data", type=Path, metavar="FILE", help=f"entries in JSON [data/{ENTRIES.name}]")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder [runs/MODEL]")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that was stopped")
@@ -49,6 +48,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--skip-bad", action="store_true", help="leave out records that cannot be read, and say which")
     parser.add_argument("--untie", action="store_true", help="train an output layer of its own, as the book does")
     parser.add_argument("--no-self-check", action="store_true", help="begin although device or weights may be broken")
+    parser.add_argument("--dry-run", action="store_true", help="say what memory and time it will take, and end")
     parser.add_argument("--track", metavar="X", help="curves beside history.csv, as the run goes on: tensorboard")
     add_config_flags(parser, TrainConfig, FLAGS)
     for name in SWITCHES:
@@ -57,7 +57,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if "track" in args:
         check_track(args.track)
-    if "resume" in args and (others := set(vars(args)) - {"resume", "device", "no_self_check", "track"}):
+    if "resume" in args and (others := set(vars(args)) - {"resume", "device", "no_self_check", "track", "dry_run"}):
         raise ValueError(f"--resume takes all settings from the run: leave out {', '.join(sorted(others))}")
     return args
 
@@ -125,6 +125,8 @@ def fine_tune_in(
         "counts": {name: side.counts() for name, side in sides.items()},
     }
     say_start(settings, facts)
+    if "dry_run" in args:
+        return show_forecast(model, sides, settings.config)
     if rank() == 0:
         run.save_settings(folder, settings, facts)
     if exit_code := drive(folder, settings, model, sides, getattr(args, "track", "")):

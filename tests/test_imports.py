@@ -35,6 +35,7 @@ ROOMS = {
         "comparison",
         "judge_report",
         "tracking",
+        "dry_run",
         "contestants",
         "decoders",
         "chores",
