@@ -75,7 +75,8 @@ def test_every_entry_fits_the_tiny_model(entries: list[Entry], tokenizer: Tokeni
 
 def test_the_readme_has_the_checksums_of_the_files() -> None:
     readme = (DATA / "README.md").read_text(encoding="utf-8")
-    for path in (DATA / "instructions.json", TINY / "model.safetensors"):
+    names = ("instructions.json", "replies.json", "dirty_entries.jsonl")
+    for path in (*(DATA / name for name in names), TINY / "model.safetensors"):
         assert hashlib.sha256(path.read_bytes()).hexdigest() in readme, path
 
 

@@ -20,7 +20,7 @@ ROOMS = {
     "evaluation": ["metrics", "constraints", "chat_client", "judge", "plots", "report"],
     "curation": """
         cards templates templates_zh material rule_tasks rule_text
-        refusals replies teacher self_instruct answers code_answers maths_answers evol_instruct documents augment
+        refusals replies teacher replay self_instruct answers code_answers maths_answers evol_instruct documents augment
         filters toxicity personal_data dedup balance pipeline data_card
     """.split(),
     "studies": [
