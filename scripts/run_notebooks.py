@@ -30,8 +30,14 @@ COLAB = """import sys
 
 if "google.colab" in sys.modules:
     !git clone -q https://github.com/OWNER/gpt
-    !pip install -q -c gpt/constraints.txt -e gpt
+    !pip install -q -c gpt/constraints.txt -e {package}
     %cd gpt"""  # the cell tagged `colab` of every chapter
+EXTRAS = {"12-cleaning-data": "curate"}  # chapters that need more packages than the others
+
+
+def colab_cell(chapter: str) -> str:
+    """The cell that installs the package on Colab, with the extra that this chapter needs."""
+    return COLAB.format(package=f"'gpt[{EXTRAS[chapter]}]'" if chapter in EXTRAS else "gpt")
 
 
 def code_cells(path: Path, notebook: NotebookNode) -> Iterator[tuple[str, NotebookNode]]:
@@ -41,7 +47,7 @@ def code_cells(path: Path, notebook: NotebookNode) -> Iterator[tuple[str, Notebo
             yield f"{path.stem}, cell {number} ({cell.source.strip().splitlines()[0][:50]!r})", cell
 
 
-def execute(notebook: NotebookNode) -> float:
+def execute(notebook: NotebookNode, chapter: str = "") -> float:
     """Run all cells in a kernel of their own in the repository's root, and return the seconds it worked: on a busy
     machine less than it took. What changes from run to run without a reason, such as random ids, is made the same."""
     start, others = time.perf_counter(), sum(os.times()[2:4])  # processor time of kernels that have ended
@@ -56,7 +62,7 @@ def execute(notebook: NotebookNode) -> float:
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     for number, cell in enumerate(notebook.cells, start=1):
         cell.id = f"cell-{number}"
-        cell.source = COLAB if "colab" in cell.metadata.get("tags", []) else cell.source
+        cell.source = colab_cell(chapter) if "colab" in cell.metadata.get("tags", []) else cell.source
     return min(time.perf_counter() - start, sum(os.times()[2:4]) - others or math.inf)  # Windows counts none: 0
 
 
@@ -121,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in (bar := tqdm(paths, unit="chapter")):
         bar.set_description(path.stem)
         committed, notebook = (nbformat.read(path, as_version=4) for _ in range(2))
-        total += (seconds := execute(notebook))
+        total += (seconds := execute(notebook, path.stem))
         check_cells(path, notebook)
         if seconds > MOST_SECONDS:
             raise ValueError(f"{path.stem}: {seconds:.0f} seconds, at most {MOST_SECONDS}")

@@ -16,12 +16,14 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from gpt.model.gpt2 import GPT
+from gpt.text.entries import words
 from gpt.tuning.lora import lora_layers
 from scripts import run_notebooks
-from scripts.run_notebooks import COLAB, check_cells, check_same, code_cells
+from scripts.run_notebooks import check_cells, check_same, code_cells, colab_cell
 
 CHAPTERS = sorted(run_notebooks.NOTEBOOKS.glob("*.ipynb"))
 QUICK = {"02-tokens-and-prompts", "07-batches-and-masks"}  # the check cells of the others run with -m slow
+NUMBERED = re.compile(r"[ \t>*#]*(Task )?\d")  # how a list begins that has no introduction
 LONGEST_LINE = 200  # characters of prose, so that a change shows as a line and not as a paragraph
 
 
@@ -178,7 +180,7 @@ def test_a_chapter_opens_with_its_title_and_its_badge_and_installs_on_colab(path
     assert re.match(rf"# {int(path.name[:2])} [A-Z]", first.source)
     assert f"https://colab.research.google.com/github/OWNER/gpt/blob/main/notebooks/{path.name}" in first.source
     assert "After this chapter you can" in first.source and "minutes" in first.source
-    assert colab.metadata.tags == ["colab"] and colab.source == COLAB
+    assert colab.metadata.tags == ["colab"] and colab.source == colab_cell(path.stem)
 
 
 @each_chapter
@@ -376,6 +378,64 @@ def first_number(right: Callable) -> Callable:
     return lambda reply: int(found[0]) if (found := re.search(r"\d+", reply)) else None
 
 
+def in_any_order(right: Callable) -> Callable:
+    """rouge_l, of the words that both have, in whatever order they stand."""
+    return lambda one, two: right(" ".join(sorted(words(one))), " ".join(sorted(words(two))))
+
+
+def introduction_kept(right: Callable) -> Callable:
+    """listed_items, with the sentence before a list taken for a task."""
+    return lambda reply: right(reply if NUMBERED.match(reply) else f"1. {reply}")
+
+
+def one_instance(right: Callable) -> Callable:
+    """labelled_parts, with a label that comes again taken for a correction of the first."""
+    return lambda reply, names: [{name: text for part in right(reply, names) for name, text in part.items()}]
+
+
+def rest_guessed(right: Callable) -> Callable:
+    """objects_in, with an object that was cut off closed as it stands."""
+    return lambda reply: right(reply + '"}')
+
+
+def a_tenth_stricter(right: Callable) -> Callable:
+    """Pool.similar, with a limit of 0.6."""
+    return lambda self, text, limit=0.7: right(self, text, limit - 0.1)
+
+
+def only_seeds_shown(right: Callable) -> Callable:
+    """propose_job, with the teacher's own tasks never shown to it."""
+    return lambda tasks, made, *others: right(tasks, [], *others)
+
+
+def one_example_more(right: Callable) -> Callable:
+    """self_instruct, with one example more in each prompt."""
+    return lambda tasks, *others, **options: right(tasks, *others, **options | {"k": options["k"] + 1})
+
+
+def last_one_kept(right: Callable) -> Callable:
+    """deduplicate, with the last of a group kept and not the first."""
+    return lambda entries, *others: right(entries[::-1], *others)[::-1]
+
+
+def shorter_shingles(right: Callable) -> Callable:
+    return lambda text, size=5: right(text, size - 1)
+
+
+def share_of_the_smaller(right: Callable) -> Callable:
+    """jaccard_of, with what both have divided by the smaller set and not by the union."""
+
+    def jaccard_of(a: np.ndarray, b: np.ndarray) -> float:
+        return len(np.intersect1d(a, b)) / min(len(a), len(b))
+
+    return jaccard_of
+
+
+def stages_in_another_order(right: Callable) -> Callable:
+    """run_stages, backwards: as many entries are dropped, for other reasons."""
+    return lambda rows, stages, *others: right(rows, dict(reversed(stages.items())), *others)
+
+
 # dotted name -> (the right function -> a subtly wrong one); for others, one small thing of the result is changed
 WRONG: dict[str, Callable[[Callable], Callable]] = {
     "gpt.text.tokenizer.Tokenizer.encode": without_trailing_spaces,
@@ -391,6 +451,17 @@ WRONG: dict[str, Callable[[Callable], Callable]] = {
     "gpt.tuning.lora.merge_lora": last_one_only,
     "gpt.tuning.lora.unmerge_lora": not_at_all,
     "gpt.evaluation.judge.parse_score": first_number,
+    "gpt.evaluation.metrics.rouge_l": in_any_order,
+    "gpt.curation.replies.listed_items": introduction_kept,
+    "gpt.curation.replies.labelled_parts": one_instance,
+    "gpt.curation.replies.objects_in": rest_guessed,
+    "gpt.curation.self_instruct.Pool.similar": a_tenth_stricter,
+    "gpt.curation.self_instruct.propose_job": only_seeds_shown,
+    "gpt.curation.self_instruct.self_instruct": one_example_more,
+    "gpt.curation.dedup.deduplicate": last_one_kept,
+    "gpt.curation.dedup.shingle_hashes": shorter_shingles,
+    "gpt.curation.dedup.jaccard_of": share_of_the_smaller,
+    "gpt.curation.pipeline.run_stages": stages_in_another_order,
 }
 
 
