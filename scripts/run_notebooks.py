@@ -106,7 +106,8 @@ def check_same(path: Path, committed: NotebookNode, executed: NotebookNode) -> N
     """ValueError if a cell shows something else than the committed one does. Cells tagged `timing` may."""
     for (where, old), (_, new) in zip(code_cells(path, committed), code_cells(path, executed), strict=True):
         was, found = (
-            [out.get("text") or picture_size(out) or out.get("data") for out in cell.outputs] for cell in (old, new)
+            [out.get("text") or picture_size(out) or sorted(out.get("data", {}).items()) for out in cell.outputs]
+            for cell in (old, new)
         )
         same = len(was) == len(found) and all(map(is_near, was, found))
         if "timing" not in new.metadata.get("tags", []) and not same:

@@ -167,6 +167,15 @@ def test_outputs_are_compared_by_text_and_by_the_size_of_pictures() -> None:
         check_same(path, before, executed(("f()", outputs), tag="timing"))
 
 
+def test_a_rich_output_is_the_same_in_whatever_order_its_forms_are_written() -> None:
+    def rich(**data: str) -> NotebookNode:
+        return executed(("f()", [nbformat.v4.new_output("execute_result", data=data, execution_count=1)]))
+
+    check_same(Path("01-x.ipynb"), rich(markdown="|a|", plain="an object"), rich(plain="an object", markdown="|a|"))
+    with pytest.raises(ValueError, match="out of date"):
+        check_same(Path("01-x.ipynb"), rich(markdown="|a|", plain="an object"), rich(plain="an object", markdown="|b|"))
+
+
 # ---- what every chapter has ----
 
 
