@@ -238,6 +238,7 @@ def test_the_duels_have_names_of_their_own(task: Task, tmp_path: Path) -> None:
     assert not any(duel.is_between_ways for duel in duels)
 
 
+@pytest.mark.slow
 def test_a_growth_is_measured_and_a_cost_that_is_not_linear_is_seen(tmp_path: Path) -> None:
     """The wrong variant does every entry's work as often as there are entries."""
     path = tmp_path / "speed.json"
@@ -283,6 +284,7 @@ def test_models_that_do_not_fit_are_named(tmp_path: Path, monkeypatch: pytest.Mo
     assert [duel.name for duel in duels if duel.ours.work == "load"] == ["load: gpt2 vs gpt2-tiny"]
 
 
+@pytest.mark.slow
 def test_both_run_to_the_target_and_who_does_not_get_there_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
