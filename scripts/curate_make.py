@@ -11,19 +11,8 @@ from gpt.curation.templates import make_entries
 from gpt.curation.templates_zh import make_chinese_entries
 from gpt.evaluation.chat_client import ChatError
 from gpt.text.entries import load_entries
-from scripts.curate_run import (
-    Args,
-    Parser,
-    Plan,
-    Results,
-    add_in_flag,
-    add_out_flag,
-    add_teacher_flags,
-    dropped_path,
-    in_order,
-    make,
-    write_entries,
-)
+from scripts.curate_run import Plan, Results, dropped_path, in_order, make, write_entries
+from scripts.curate_teachers import Args, Parser, add_in_flag, add_out_flag, add_teacher_flags
 
 SEED_TASKS = Path(__file__).parents[1] / "data" / "seed_tasks.json"
 

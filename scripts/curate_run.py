@@ -4,7 +4,6 @@ While it runs, each outcome goes to a journal beside --out (.journal.jsonl); kil
 from there. What was dropped stands beside --out, too (.dropped.jsonl), each row with its reason.
 """
 
-import argparse
 import json
 import signal
 import sys
@@ -14,23 +13,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from gpt.curation.teacher import PRICES, Estimate, Job, Journal, Outcome, Teacher, estimate, paced, price_of
-from gpt.evaluation.chat_client import LOCAL, ChatClient, ChatError
+from gpt.curation.teacher import Estimate, Job, Journal, Outcome, Teacher, estimate
+from gpt.evaluation.chat_client import ChatError
 from gpt.hardware.locks import alone_with
 from gpt.text.entries import Entry
-from gpt.weights.checkpoint import read_json, write_atomically, write_json
-from gpt.weights.download import cache_folder
-from scripts.choices import key_from_environment
-from scripts.command import add_config_flags, config_from
+from gpt.weights.checkpoint import write_atomically, write_json
+from scripts.curate_teachers import Args, make_teachers
 
 ENOUGH_FAILURES = 10  # one after the other: the server is gone
 
 Results = Iterator[tuple[Job, Outcome | ChatError]]
-Parser, Args = argparse.ArgumentParser, argparse.Namespace
 
 
 class Plan(NamedTuple):
@@ -43,60 +38,6 @@ class Plan(NamedTuple):
     by_entries: bool = False
     given: Sequence[tuple[tuple[int, ...], Entry]] = ()  # entries that go along as they are, with their places
     finish: Callable[[list[Entry]], tuple[list[Entry], list[dict]]] = lambda entries: (entries, [])
-
-
-# ---- flags ----
-
-
-def add_out_flag(parser: Parser) -> None:
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON or JSON Lines, by its ending")
-    parser.add_argument("--seed", type=int, default=123, metavar="N", help="of every draw [123]")
-
-
-def add_in_flag(parser: Parser, what: str, required: bool = True) -> None:
-    parser.add_argument("--in", dest="source", type=Path, required=required, metavar="FILE", help=what)
-
-
-def add_teacher_flags(parser: Parser, temperature: float) -> None:
-    add_out_flag(parser)
-    parser.add_argument("--base-url", required=True, metavar="URL", help="such as http://localhost:11434 (Ollama)")
-    parser.add_argument("--model", required=True, metavar="NAME", help="the teacher's name on that server")
-    parser.add_argument("--strong-model", metavar="NAME", help="a second teacher, for what is hard")
-    parser.add_argument("--strong-url", metavar="URL", help="its server [--base-url]")
-    parser.add_argument("--key-env", metavar="X", help="environment variable that holds the key [OPENAI_API_KEY]")
-    parser.add_argument("--temperature", type=float, default=temperature, metavar="X", help=f"[{temperature}]")
-    parser.add_argument("--workers", type=int, default=4, metavar="N", help="requests at a time [4]")
-    parser.add_argument(
-        "--per-minute", type=float, default=0, metavar="N", help="requests a minute, at most [no limit]"
-    )
-    parser.add_argument("--prices", type=Path, metavar="FILE", help='{"model": [dollars a million tokens in, out]}')
-    parser.add_argument("--max-dollars", type=float, metavar="X", help="do not begin if the estimate is above")
-    parser.add_argument("--speed", type=float, default=30, metavar="X", help="tokens a second, for the estimate [30]")
-    parser.add_argument("--dry-run", action="store_true", help="estimate tokens, dollars and time, and ask nothing")
-    parser.add_argument("--cache", type=Path, default=cache_folder() / "replies", metavar="DIR", help="replies so far")
-    add_config_flags(parser, ChatClient, ["max_tokens", "timeout", "n_tries"])
-
-
-# ---- teachers ----
-
-
-def make_teachers(args: Args, stop: threading.Event) -> tuple[list[Teacher], list[ChatClient]]:
-    """The teacher, and the strong one where one is named. All stop with the same event and share one pace."""
-    prices = dict(PRICES)
-    if getattr(args, "prices", None):
-        prices |= {name: (float(there), float(back)) for name, (there, back) in read_json(args.prices, dict).items()}
-    places = [(args.base_url, args.model)]
-    if getattr(args, "strong_model", None):
-        places.append((getattr(args, "strong_url", None) or args.base_url, args.strong_model))
-    given = Args(**{name: value for name, value in vars(args).items() if value is not None})
-    teachers, clients = [], []
-    for url, model in places:
-        key = key_from_environment(url, getattr(args, "key_env", None))
-        client = config_from(Args(**(vars(given) | {"base_url": url, "model": model})), ChatClient, key=key, stop=stop)
-        ask = paced(client.ask, args.per_minute / len(places), stop) if args.per_minute else client.ask
-        teachers.append(Teacher(model, ask, price_of(model, urlsplit(url).hostname in LOCAL, prices)))
-        clients.append(client)
-    return teachers, clients
 
 
 @contextmanager
@@ -114,9 +55,6 @@ def stopped_by_ctrl_c(stop: threading.Event) -> Iterator[list[int]]:
         yield asked
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-# ---- the way of every maker ----
 
 
 def make(args: Args, plan: Plan) -> int:
