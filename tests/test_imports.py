@@ -36,6 +36,7 @@ ROOMS = {
         "judge_report",
         "tracking",
         "dry_run",
+        "sweep",
         "contestants",
         "decoders",
         "chores",
