@@ -2,7 +2,7 @@
 
 RUN/                     a Hugging Face model folder (weights/checkpoint.py), the best model so far, and beside it
   training.json          every setting, the SHA-256 of the entries, versions, counts, times
-  history.json           a report of each step
+  history.json           a report of each step; history.csv: the same as a table, while it grows
   rejected.jsonl         with skip_bad: the records that could not be read, where they stood, and why
   last/state.pt          newest weights, optimizer, loss scaler and step: all that going on bit for bit needs, because
                          the order of the entries and dropout follow from seed and step
