@@ -95,26 +95,32 @@ def find_folder(name_or_path: str | Path) -> Path:
 
 def _build(config: GPTConfig, named: Iterable[tuple[str, Tensor]], folder: Path) -> GPT:
     """A model whose parameters are the given tensors: no random weights are made first, nothing is held twice."""
+    state = dict(named)
+    head = state.pop("lm_head.weight", None) if config.tied else None
+    # First what decides how much is built: a configuration of a billion blocks must not build them.
+    n_layer = len({name.split(".")[1] for name in state if re.match(r"h\.\d+\.", name)})
+    if n_layer != config.n_layer:
+        raise CheckpointError(f"{folder}: the weights have {n_layer} blocks, the configuration says {config.n_layer}")
+    sizes = {"wte.weight": (config.vocab_size, config.n_embd), "wpe.weight": (config.context_length, config.n_embd)}
+    _check_shapes({name: tensor for name, tensor in state.items() if name in sizes}, sizes, folder)
     model = GPT.without_weights(config)
-    expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    state, head = {}, None
-    for name, tensor in named:
-        if name == "lm_head.weight" and config.tied:
-            head = tensor
-            continue
-        if name not in expected:
-            raise CheckpointError(f"{folder}: the tensor {name!r} is none of GPT-2's")
-        if tuple(tensor.shape) != expected[name]:
-            raise CheckpointError(f"{folder}: {name} has the shape {tuple(tensor.shape)}, expected {expected[name]}")
-        state[name] = tensor
-    if missing := sorted(set(expected) - set(state)):
-        raise CheckpointError(f"{folder}: {len(missing)} tensors are missing, the first is {missing[0]}")
+    _check_shapes(state, {name: tuple(p.shape) for name, p in model.named_parameters()}, folder)
     if head is not None and not torch.equal(head, state["wte.weight"]):
         raise CheckpointError(
             f'{folder}: lm_head.weight is not wte.weight: say "tie_word_embeddings": false in config.json'
         )
     model.load_state_dict(state, assign=True)
     return model.requires_grad_(True)
+
+
+def _check_shapes(state: dict[str, Tensor], expected: dict[str, tuple[int, ...]], folder: Path) -> None:
+    for name, tensor in state.items():
+        if name not in expected:
+            raise CheckpointError(f"{folder}: the tensor {name!r} is none of GPT-2's")
+        if tuple(tensor.shape) != expected[name]:
+            raise CheckpointError(f"{folder}: {name} has the shape {tuple(tensor.shape)}, expected {expected[name]}")
+    if missing := sorted(set(expected) - set(state)):
+        raise CheckpointError(f"{folder}: {len(missing)} tensors are missing, the first is {missing[0]}")
 
 
 def untie(model: GPT) -> GPT:
