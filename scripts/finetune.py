@@ -144,7 +144,8 @@ def fine_tune_in(
         write_comparison(folder, settings, model)
     del model
     evaluate_run(folder, device)
-    print(f'\nread {folder}/report.md, or ask it: python -m scripts.respond {folder} "Name three colors."')
+    example = '"Negate the sentence." --input "The boy reads a book."'
+    print(f"\nread {folder}/report.md, or ask it: python -m scripts.respond {folder} {example}")
     return 0
 
 
