@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from gpt.evaluation.plots import save_figure
-from gpt.studies.sweep import finding, plot_sweep, run_at, sweep_table
+from gpt.studies.sweep import finding, finished, plot_sweep, run_at, sweep_table
 from gpt.text.entries import entries_sha256, read_entries, split_entries
 from gpt.training.run import RunSettings, make_datasets
 from gpt.training.train import StepReport, TrainConfig
@@ -49,11 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     points = read_points(args.out / "sweep.json", about)
     print(f"model {model} ({why}), {shown}, {len(train)} entries, {config.epochs} epochs, rates {rates}")
+    sides = {}
     for one in configs:
         if one.lr in {point["lr"] for point in points}:
             continue
         fresh = load_model(model, device, one.dropout)
-        sides = make_datasets({"train": train, "val": val}, settings, fresh.config.context_length)
+        sides = sides or make_datasets({"train": train, "val": val}, settings, fresh.config.context_length)
         with tqdm(unit="step", desc=f"{one.lr:g}", dynamic_ncols=True) as bar:
 
             def show(report: StepReport, bar: tqdm = bar) -> None:
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_json(args.out / "sweep.json", {"settings": about, "points": points})
     page = sweep_table(points) + "\n\n" + finding(points) + "\n"
     write_atomically(args.out / "sweep.md", lambda part: part.write_text(page, encoding="utf-8"))
-    if any(not point["failed"] for point in points):
+    if finished(points):
         write_atomically(args.out / "sweep.png", lambda part: save_figure(plot_sweep(points), part))
     print(page, end="")
     return 0

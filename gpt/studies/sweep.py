@@ -37,9 +37,14 @@ def lowest(point: dict) -> float | None:
     return None if point["failed"] else min(point["losses"][1:])
 
 
+def finished(points: Sequence[dict]) -> list[dict]:
+    """Those that did not break off, from the smallest rate on."""
+    return sorted((point for point in points if not point["failed"]), key=lambda point: point["lr"])
+
+
 def finding(points: Sequence[dict]) -> str:
     """One sentence: the best rate, and whether it lies at the edge of what was tried."""
-    done = sorted((point for point in points if not point["failed"]), key=lambda point: point["lr"])
+    done = finished(points)
     if not done:
         return "every rate broke off: try smaller ones"
     best = min(done, key=lowest)
@@ -65,7 +70,7 @@ def sweep_table(points: Sequence[dict]) -> str:
 
 def plot_sweep(points: Sequence[dict]) -> Axes:
     """Lowest validation loss by learning rate; rates that broke off are missing."""
-    done = sorted((point for point in points if not point["failed"]), key=lambda point: point["lr"])
+    done = finished(points)
     rates = [point["lr"] for point in done]
     series = {
         "lowest": (rates, [lowest(point) for point in done]),
