@@ -30,10 +30,7 @@ from gpt.weights.checkpoint import SIZES, find_folder, load_model, save_model, w
 
 MEAN_TOKENS, MEAN_RESPONSE = 57, 13  # of the best-known published set: a row, and its response with the end of text
 TOLERANCE = {"float32": 1e-4, "bf16": 1e-2}  # of the first step's loss, as a share; the order of sums differs
-AFTER_A_STEP = {
-    "float32": 5e-3,
-    "bf16": 0.1,
-}  # of the second one's: AdamW's first update has the gradients' signs alone
+AFTER_A_STEP = {"float32": 5e-3, "bf16": 0.1}  # of the second one's: AdamW's first update has the signs alone
 SAME_IDS = 0.9  # of two that decode in float32: a tie may fall either way, and what follows it differs
 DRAWN = 24  # candidates for each entry of the benchmark
 PACKED = "packed documents share rows, so a step's loss is not comparable and was not checked"
@@ -196,7 +193,7 @@ def right_losses(task: Task, start: Start) -> Right:
 def check_losses(task: Task, losses: Sequence[float], expected: Sequence[float]) -> None:
     """Raises WrongWork if the first two steps have other losses than expected."""
     for step, (loss, right) in enumerate(zip(losses, expected, strict=True), 1):
-        limit = max(TOLERANCE[task.precision], 0 if step == 1 else AFTER_A_STEP[task.precision])
+        limit = (TOLERANCE if step == 1 else AFTER_A_STEP)[task.precision]
         if not abs(loss - right) <= limit * right:
             raise WrongWork(
                 f"{task.way} ({task.precision}, loss on {task.loss_on}) has a loss of {loss:.5f} in step {step} where "

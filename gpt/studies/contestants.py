@@ -56,9 +56,7 @@ class Done(NamedTuple):
     """What came of one piece of work."""
 
     loss: float | Tensor | None  # nats per token that counted; read after the clock has stopped
-    amount: (
-        int  # what speed is counted in: real tokens, read in training and new in decoding; else entries, weights, runs
-    )
+    amount: int  # what speed is counted in: real tokens (read in training, new in decoding), entries, weights or runs
     ids: list[list[int]] | None = None  # new ids, prompt by prompt
 
 
