@@ -13,6 +13,7 @@ import random
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
@@ -23,6 +24,7 @@ from gpt.text.formats import find_format, record_to_entries, shown
 SHINGLE = 3  # words
 NEAR = 0.7  # Jaccard similarity of two prompts' shingles from which they are near-duplicates
 NEAR_INPUT = 0.5  # and of their inputs': the same question about another text is another question
+MEETING = {1: 150, 2: 8, 3: 1}  # pairs that share so many rare shingles are compared: work for each that is met
 
 # A word is a run of letters, their marks (vowel signs are no ornament) and digits; in scripts written without spaces
 # each character is one.
@@ -236,40 +238,45 @@ def jaccard(a: frozenset, b: frozenset) -> float:
     return len(a & b) / len(a | b)
 
 
-def near_duplicates(entries: list[Entry], near: float = NEAR) -> Iterator[tuple[int, int]]:
+def near_duplicates(entries: list[Entry]) -> Iterator[tuple[int, int]]:
     """Pairs (i, j), i < j, whose prompts are nearly or exactly the same: about linear where few are.
 
-    Two sets with Jaccard similarity t share one of the rarest |set| * (1 - t) + 1 shingles of each (prefix filtering,
-    Chaudhuri et al. 2006), so only those go into an inverted index, and the pairs that meet there are compared. There
-    is one index for prompts and one for inputs, as both have to be near, and the one with fewer candidates is asked:
-    a thousand inputs under one instruction meet in the first, a thousand instructions without input in the second.
+    Of two sets with Jaccard similarity t each has |set| * (1 - t) shingles at the most that the other has not, so they
+    share n of that many + n of the rarest (prefix filtering, Chaudhuri et al. 2006; n > 1: Wang et al. 2012). Only
+    those go into an inverted index, and only pairs that meet there n times are compared. There is an index for prompts
+    and one for inputs, as both have to be near: a thousand inputs under one instruction meet in the first, a thousand
+    instructions without input in the second. Of these ways each entry takes the cheapest.
     """
     prompts = [shingles(entry["instruction"] + "\n" + entry["input"]) for entry in entries]
     inputs = [shingles(entry["input"]) for entry in entries]
-    indexed = [(_rarest(sets, t), defaultdict(list)) for sets, t in ((prompts, near), (inputs, NEAR_INPUT))]
+    indexed = [(_rarest(sets, t), defaultdict(list)) for sets, t in ((prompts, NEAR), (inputs, NEAR_INPUT))]
     for j in range(len(entries)):
-        met = [[index[shingle] for shingle in rarest[j]] for rarest, index in indexed]
-        candidates = set().union(*min(met, key=lambda lists: sum(map(len, lists))))
-        for i in sorted(candidates):
-            if jaccard(prompts[i], prompts[j]) >= near and jaccard(inputs[i], inputs[j]) >= NEAR_INPUT:
+        met = [([index[shingle] for shingle in rarest[j][1]], rarest[j][0]) for rarest, index in indexed]
+        ways = [(lists[: apart + n], n) for lists, apart in met for n in MEETING if apart + n <= len(lists)]
+        lists, n_shared = min(ways, key=lambda way: sum(map(len, way[0])) * MEETING[way[1]])
+        for i in sorted(i for i, n in Counter(chain.from_iterable(lists)).items() if n >= n_shared):
+            if jaccard(prompts[i], prompts[j]) >= NEAR and jaccard(inputs[i], inputs[j]) >= NEAR_INPUT:
                 yield i, j
-        for lists in met:
+        for lists, _ in met:
             for members in lists:
                 members.append(j)
 
 
-def _rarest(sets: list[frozenset], t: float) -> list[list]:
-    """Of each set the shingles of which two sets with Jaccard similarity t have to share one."""
-    frequency = Counter(shingle for s in sets for shingle in s)
-    n_rarest = [int(len(s) * (1 - t) + 1e-9) + 1 for s in sets]
-    return [
-        sorted(s, key=lambda shingle: (frequency[shingle], shingle))[:n] for s, n in zip(sets, n_rarest, strict=True)
-    ]
+def _rarest(sets: list[frozenset], t: float) -> list[tuple[int, list]]:
+    """For each set how many shingles may be its own alone, and its rarest: that many and a few more."""
+    frequency = Counter(chain.from_iterable(sets))
+    apart = [int(len(s) * (1 - t) + 1e-9) for s in sets]
+    by_rarity = (sorted(s, key=lambda shingle: (frequency[shingle], shingle)) for s in sets)
+    return [(n, ordered[: n + max(MEETING)]) for n, ordered in zip(apart, by_rarity, strict=True)]
 
 
 def duplicate_groups(entries: list[Entry]) -> list[list[int]]:
     """Positions of the entries, those that are near-duplicates (of each other or by way of others) together."""
-    group = list(range(len(entries)))  # union-find: each points towards the first of its group
+    same = defaultdict(list)  # a thousand copies of a prompt would be half a million pairs
+    for i, entry in enumerate(entries):
+        same[entry["instruction"], entry["input"]].append(i)
+    copies = list(same.values())
+    group = list(range(len(copies)))  # union-find: each points towards the first of its group
 
     def first(i: int) -> int:
         while group[i] != i:
@@ -277,12 +284,12 @@ def duplicate_groups(entries: list[Entry]) -> list[list[int]]:
             i = group[i]
         return i
 
-    for i, j in near_duplicates(entries):
+    for i, j in near_duplicates([entries[positions[0]] for positions in copies]):
         group[first(j)] = first(i)
     members = defaultdict(list)
-    for i in range(len(entries)):
-        members[first(i)].append(i)
-    return list(members.values())
+    for i, positions in enumerate(copies):
+        members[first(i)] += positions
+    return [sorted(positions) for positions in members.values()]
 
 
 # ---- splitting ----
@@ -317,8 +324,7 @@ def split_entries(
 
 def split_report(train: list[Entry], held_out: list[Entry]) -> dict[str, int]:
     """How many held-out prompts stand in train, word for word and nearly: those scores flatter."""
-    n = len(train)
-    prompts = {(entry["instruction"], entry["input"]) for entry in train}
+    prompts = {(entry["instruction"], entry["input"]): entry for entry in train}
     exact = {i for i, entry in enumerate(held_out) if (entry["instruction"], entry["input"]) in prompts}
-    near = {j - n for i, j in near_duplicates(train + held_out) if i < n <= j}
+    near = {j - len(prompts) for i, j in near_duplicates([*prompts.values(), *held_out]) if i < len(prompts) <= j}
     return {"entries": len(held_out), "exact": len(exact), "near": len(near - exact)}

@@ -2,10 +2,12 @@ import gzip
 import json
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from gpt.text import entries as module
 from gpt.text.entries import (
     EntryError,
     duplicate_groups,
@@ -225,20 +227,90 @@ def test_groups_join_by_way_of_others() -> None:
     assert [0, 1, 2] in duplicate_groups(entries)
 
 
-@pytest.mark.slow  # by the clock: on a busy machine it says nothing
-def test_grouping_grows_linearly() -> None:
-    """Many prompts, and many inputs under one instruction, which all share its words."""
+def few_words(n: int) -> list[dict]:
+    """Prompts of so few different words that thousands share each run of three."""
+    rng = random.Random(0)
+    pick = lambda k: " ".join(rng.choices(NOUNS, k=k))  # noqa: E731
+    return [{"instruction": pick(8), "input": pick(9), "output": ""} for _ in range(n)]
 
-    def seconds(n: int, instruction: str | None) -> float:
-        entries = [e | {"instruction": instruction or e["instruction"]} for e in make_entries(n)]
-        entries = [e | {"input": " ".join(random.Random(e["input"]).choices(NOUNS, k=9))} for e in entries]
-        began = time.perf_counter()
-        list(near_duplicates(entries))
-        return time.perf_counter() - began
 
-    for instruction in (None, "Say whether the following review of a restaurant is positive or negative, in one word."):
-        seconds(500, instruction)
-        assert seconds(6000, instruction) < 12 * max(seconds(1500, instruction), 0.02)  # brute force takes sixteen
+def one_template(n: int) -> list[dict]:
+    """An instruction and two words: some prompts are the same, and many differ in a word."""
+    rng = random.Random(0)
+    ask = "Say whether these two are found in one house:"
+    return [{"instruction": ask, "input": f"{rng.randrange(60)} {rng.choice(NOUNS)}", "output": ""} for _ in range(n)]
+
+
+def real_set(n: int) -> list[dict]:
+    """Ours twice, the second time with every fifth word left out."""
+    entries = load_entries(Path(__file__).parents[2] / "data" / "instructions.json")[: n // 2]
+    without = [[word for i, word in enumerate(e["instruction"].split()) if i % 5 != 2] for e in entries]
+    return entries + [e | {"instruction": " ".join(text)} for e, text in zip(entries, without, strict=True)]
+
+
+@pytest.mark.parametrize("make", [few_words, one_template, real_set])
+def test_whichever_way_a_pair_is_found_it_is_one_of_brute_force(
+    make: Callable[[int], list[dict]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = make(800)
+    sets = [(shingles(e["instruction"] + "\n" + e["input"]), shingles(e["input"])) for e in entries]
+    brute = [
+        (i, j)
+        for j, (prompt, text) in enumerate(sets)
+        for i, (other_prompt, other_text) in enumerate(sets[:j])
+        if jaccard(prompt, other_prompt) >= 0.7 and jaccard(text, other_text) >= 0.5
+    ]
+    assert list(near_duplicates(entries)) == brute
+    for meeting in ({1: 1}, {2: 1, 1: 1e9}, {3: 1, 2: 1e6, 1: 1e9}):  # the other ways where a set is too small
+        monkeypatch.setattr(module, "MEETING", meeting)
+        assert list(near_duplicates(entries)) == brute
+    assert brute or make is few_words
+
+
+def test_few_pairs_are_compared_where_one_meeting_would_compare_a_growing_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared = []
+
+    def counted(a: frozenset, b: frozenset) -> float:
+        compared.append(1)
+        return jaccard(a, b)
+
+    def n_a_row(n: int) -> float:
+        compared.clear()
+        assert list(near_duplicates(few_words(n))) == []
+        return len(compared) / n
+
+    monkeypatch.setattr(module, "jaccard", counted)
+    assert n_a_row(3000) < 0.5
+    monkeypatch.setattr(module, "MEETING", {1: 1})  # the wrong variant: twice as many rows, twice as many for each
+    few, many = n_a_row(1500), n_a_row(3000)
+    assert few > 5
+    assert many > 1.7 * few
+
+
+@pytest.mark.slow  # a minute, by the clock: on a busy machine it says nothing
+def test_grouping_grows_about_linearly_where_one_meeting_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 10,000 to 20,000 entries of few words: 2.4 times as long; 3.5 times where one shared shingle is enough."""
+
+    def seconds(n: int) -> float:
+        entries, began = few_words(n), time.process_time()
+        assert list(near_duplicates(entries)) == []
+        return time.process_time() - began
+
+    assert min(seconds(20_000) for _ in range(2)) < 2.7 * min(seconds(10_000) for _ in range(2))
+    monkeypatch.setattr(module, "MEETING", {1: 1})  # the wrong variant
+    assert seconds(20_000) > 3 * seconds(10_000)
+
+
+def test_copies_of_a_prompt_are_no_pairs_to_go_through() -> None:
+    """3,000 copies are 4.5 million pairs."""
+    copies = [{"instruction": "Tell me a joke.", "input": "", "output": str(i)} for i in range(3000)]
+    others = make_entries(20)
+    began = time.process_time()
+    assert duplicate_groups(others[:10] + copies + others[10:])[9:12] == [[9], list(range(10, 3010)), [3010]]
+    assert split_report(copies, copies[:2] + others)["exact"] == 2
+    assert time.process_time() - began < 2
 
 
 def test_marks_belong_to_their_letters() -> None:
