@@ -88,6 +88,8 @@ def evaluate_run(
     if shots:
         n_fewer = sum(row.n_shots < len(shots) for row in answers["before_few_shot"])
         metrics["few_shot"] = {"k": len(shots), "seed": seed, "shots": shots, "n_fewer": n_fewer}
+    if out == folder and (folder / "preference.json").exists():
+        metrics["preference"] = read_json(folder / "preference.json")
     taught = [e for entry in split["train"] for e in exchanges(entry)] if settings.turns else split["train"]
     facts["split_report"] = split_report(taught, test)
     history = read_json(folder / "history.json", list)

@@ -11,17 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from gpt.evaluation.metrics import bootstrap_interval
 from gpt.evaluation.plots import save_figure
-from gpt.evaluation.report import shown_score, table
+from gpt.evaluation.report import preference_table
 from gpt.hardware.locks import alone_with
 from gpt.hardware.memory import peak_bytes
 from gpt.hardware.precision import make_scaler
 from gpt.model.gpt2 import GPT
-from gpt.studies.preference import DEFAULTS, PreferenceSettings, plot_preference, prefer_run
+from gpt.studies.preference import DEFAULTS, SCORES, PreferenceSettings, plot_preference, prefer_run, score_pairs
+from gpt.studies.tracking import check_track, tracks
 from gpt.text.entries import entries_sha256
 from gpt.text.prompts import TEMPLATES
 from gpt.text.tokenizer import load_tokenizer
@@ -54,12 +53,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", metavar="X", help="auto (CUDA, MPS, CPU), cuda, mps or cpu [auto]")
     parser.add_argument("--template", metavar="X", help=f"{', '.join(TEMPLATES)} [the run's; alpaca for other models]")
     parser.add_argument("--beta", type=float, metavar="X", help="small lets it move far from where it began [0.1]")
+    parser.add_argument("--track", metavar="X", help="curves beside history.csv, as the run goes on: tensorboard")
     add_config_flags(parser, TrainConfig, FLAGS)
     parser.epilog = "Other defaults than above: " + ", ".join(f"{name} {value}" for name, value in DEFAULTS.items()) + (
         "; after a run, a tenth of its learning rate; with LoRA, ten times as much")  # fmt: skip
     args = parser.parse_args(argv)
+    if "track" in args:
+        check_track(args.track)
     given = {name for name, value in vars(args).items() if value is not None}
-    if "resume" in given and (others := given - {"resume", "device"}):
+    if "resume" in given and (others := given - {"resume", "device", "track"}):
         raise ValueError(f"--resume takes all settings from the run: leave out {', '.join(sorted(others))}")
     if "resume" not in given and not {"model", "pairs"} <= given:
         raise ValueError("give the run to start from and a file of pairs: RUN PAIRS")
@@ -110,31 +112,20 @@ def say_start(settings: PreferenceSettings, facts: dict) -> None:
 
 
 def drive(
-    folder: Path, settings: PreferenceSettings, model: GPT, sides: dict[str, PreferenceDataset], references: dict
-) -> int:
+    folder: Path, settings: PreferenceSettings, model: GPT, sides: dict[str, PreferenceDataset], references: dict,
+    track: str,
+) -> int:  # fmt: skip
     """Train with a bar, to the end or to a signal: 0, or the exit code that tells of the signal."""
-    bar, val = tqdm(unit="step", dynamic_ncols=True, mininterval=0.5), ""
-    with stop_signals() as asked, contextlib.closing(bar):
+    bar, val, scores = tqdm(unit="step", dynamic_ncols=True, mininterval=0.5), "", [*SCORES, "likelier"]
+    with stop_signals() as asked, contextlib.closing(bar), tracks(track, folder, scores) as record:
         for report in prefer_run(folder, settings, model, sides, references, lambda: bool(asked)):
+            record(report)
             bar.total, bar.n = report["n_steps"], report["step"]
             if report["val"]:
                 val = f"validation {report['val']['preference']:.3f}, accuracy {report['val']['accuracy']:.2f}"
             loss = f"loss {report['scores']['preference']:.3f}, " if "scores" in report else ""
             bar.set_postfix_str(loss + val)
     return 128 + asked[0] if asked else 0
-
-
-def preference_table(before: Tensor, after: Tensor, beta: float) -> tuple[dict, str]:
-    """Held-out pairs before and after, from their log-probabilities: as scores with intervals, and as a table."""
-    margins = beta * ((after - before)[:, 0] - (after - before)[:, 1])
-    scores = {
-        "chosen likelier, before": bootstrap_interval((before[:, 0] > before[:, 1]).double().tolist()),
-        "chosen likelier, after": bootstrap_interval((after[:, 0] > after[:, 1]).double().tolist()),
-        "reward accuracy": bootstrap_interval((margins > 0).double().tolist()),
-        "reward margin": bootstrap_interval(margins.tolist()),
-    }
-    rows = [[name, shown_score(score)] for name, score in scores.items()]
-    return {"n": len(before), "beta": beta} | scores, table([f"{len(before)} held-out pairs", ""], rows)
 
 
 @one_line_errors
@@ -148,10 +139,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         folder, settings, facts = new_run(args, device)
     with alone_with(folder):
-        return prefer_in(folder, settings, facts | {"device": shown_device}, device)
+        return prefer_in(folder, settings, facts | {"device": shown_device}, device, getattr(args, "track", ""))
 
 
-def prefer_in(folder: Path, settings: PreferenceSettings, facts: dict, device: torch.device) -> int:
+def prefer_in(folder: Path, settings: PreferenceSettings, facts: dict, device: torch.device, track: str) -> int:
     """The run, from settings to report."""
     split = run.load_split(settings)
     model = load_model(settings.model, device, settings.config.dropout)
@@ -171,7 +162,7 @@ def prefer_in(folder: Path, settings: PreferenceSettings, facts: dict, device: t
     }
     say_start(settings, facts)
     run.save_settings(folder, settings, facts)
-    if exit_code := drive(folder, settings, model, sides, references):
+    if exit_code := drive(folder, settings, model, sides, references, track):
         print(f"stopped and saved; go on with: python -m scripts.prefer --resume {folder}")
         return exit_code
     history = read_json(folder / "history.json", list)
@@ -180,10 +171,10 @@ def prefer_in(folder: Path, settings: PreferenceSettings, facts: dict, device: t
     write_atomically(folder / "preference.png", lambda part: save_figure(plot_preference(history), part))
     del model
     after = reference_log_probs(load_model(folder, device), sides["test"].pairs)
-    scores, shown = preference_table(references["test"], after, settings.beta)
+    scores = score_pairs(references["test"], after, settings.beta)
     write_json(folder / "preference.json", scores)
     evaluate_run(folder, device)
-    print(f"\n{shown}\npicture: {folder}/preference.png")
+    print(f"\n{preference_table(scores)}\npicture: {folder}/preference.png")
     return 0
 
 

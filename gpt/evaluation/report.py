@@ -11,6 +11,7 @@ from gpt.training.run import RunSettings, best_step, tokens_per_second
 METRIC_NAMES = {"exact_match": "exact match", "token_f1": "token F1", "rouge_l": "ROUGE-L", "bleu": "BLEU"}
 MODEL_ROWS = ("before", "before_few_shot", "after")  # of metrics.json; the middle one only if it was asked for
 N_EXAMPLES = 10
+PREFERENCE = "![Loss, reward margin and reward accuracy by step](preference.png)"
 
 
 def score_run(test: list[Entry], answers: dict[str, list[str]], train: list[Entry]) -> dict:
@@ -104,6 +105,12 @@ def kind_table(metrics: dict) -> str:
     return table(["kind", "rows", "ROUGE-L before", "ROUGE-L after", "exact after", "demands followed"], rows)
 
 
+def preference_table(found: dict) -> str:
+    """The held-out pairs of a run on preferences, as its preference.json holds them."""
+    rows = [[name, shown_score(score)] for name, score in found.items() if isinstance(score, dict)]
+    return table([f"{found['n']} held-out pairs, beta {found['beta']:g}", ""], rows)
+
+
 def loss_table(history: Sequence[dict], loss_on: str) -> str:
     """The three validation losses at the start, at the step whose model was kept, and at the end."""
     evaluated = {report["step"]: report for report in history if report["val"]}
@@ -171,6 +178,7 @@ def run_report(
         *(["### By kind", kind_table(metrics)] if metrics["by_kind"] else []),
         f"Of these {duplicates['entries']} prompts {duplicates['exact']} stand in the training entries word for word "
         f"and {duplicates['near']} nearly.",
+        *(["## Preference", preference_table(metrics["preference"]), PREFERENCE] if "preference" in metrics else []),
         "## What was cut or dropped",
         table(["", *(name.replace("_", " ") for name in columns)], counts),
         f"Of the test prompts {metrics['n_cut']} lost the end of their input to leave room for the answer.",

@@ -16,6 +16,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from gpt.evaluation.metrics import bootstrap_interval
 from gpt.evaluation.plots import plot_lines, running_mean
 from gpt.hardware.memory import halve_until_it_fits
 from gpt.hardware.precision import autocast, make_scaler
@@ -148,6 +149,21 @@ def validate(model: GPT, dataset: PreferenceDataset, reference: Tensor, beta: fl
     """The scores of the preference, and the three losses over the chosen responses."""
     policy = reference_log_probs(model, dataset.pairs)
     return evaluate_loss(model, [pair.chosen for pair in dataset.pairs]) | preference_scores(policy, reference, beta)
+
+
+def score_pairs(before: Tensor, after: Tensor, beta: float) -> dict:
+    """Held-out pairs under the model before and after, log-probabilities (N, 2) each: what preference.json holds."""
+    _, rewards = dpo_loss(after, before, beta)
+    margins = rewards[:, 0] - rewards[:, 1]
+    values = {
+        "chosen likelier, before": before[:, 0] > before[:, 1],
+        "chosen likelier, after": after[:, 0] > after[:, 1],
+        "reward accuracy": margins > 0,
+        "reward margin": margins,
+    }
+    return {"n": len(before), "beta": beta} | {
+        name: bootstrap_interval(column.double().tolist()) for name, column in values.items()
+    }
 
 
 def plot_preference(history: list[dict]) -> Axes:

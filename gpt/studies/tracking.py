@@ -19,20 +19,20 @@ COLUMNS = ("step", "epoch", "loss", "lr", "n_tokens", "seconds", "skipped", "mic
 
 
 def numbers(report: dict) -> dict[str, float]:
-    """A report as one row: its numbers, and the validation losses as `val_all`, `val_header`, `val_response`."""
-    row = {name: report.get(name) for name in COLUMNS} | {
-        f"val_{name}": loss for name, loss in (report["val"] or {}).items()
-    }
+    """A report as one row: its numbers, and those of the validation as `val_all`, `val_header`, `val_response`."""
+    row = {name: report.get(name) for name in COLUMNS} | report.get("scores", {})
+    row |= {f"val_{name}": value for name, value in (report["val"] or {}).items()}
     return {name: value for name, value in row.items() if value is not None}
 
 
 @contextmanager
-def track_csv(folder: Path, history: Sequence[dict]) -> Iterator[Record]:
+def track_csv(folder: Path, history: Sequence[dict], scores: Sequence[str] = ()) -> Iterator[Record]:
     """RUN/history.csv, a line a step, there for `tail -f` as soon as the step is done."""
+    columns = [*COLUMNS, *scores, *(f"val_{name}" for name in (*FIRST_KIND, *scores))]
 
     def lines(reports: Sequence[dict], header: bool) -> str:
         text = io.StringIO()
-        table = csv.DictWriter(text, [*COLUMNS, *(f"val_{name}" for name in FIRST_KIND)], lineterminator="\n")
+        table = csv.DictWriter(text, columns, lineterminator="\n")
         if header:
             table.writeheader()
         table.writerows(map(numbers, reports))
@@ -72,9 +72,9 @@ def check_track(name: str) -> None:
 
 
 @contextmanager
-def tracks(name: str, folder: Path) -> Iterator[Record]:
+def tracks(name: str, folder: Path, scores: Sequence[str] = ()) -> Iterator[Record]:
     """Whatever records this run: the table, and the named one, "" for none. They begin with the first report, for
-    only then `train_run` has put history.json right."""
+    only then `train_run` has put history.json right. `scores` are what a run has beside losses, such as DPO's."""
     with ExitStack() as stack:
         records: list[Record] = []
 
@@ -82,7 +82,7 @@ def tracks(name: str, folder: Path) -> Iterator[Record]:
             if not records:
                 path = folder / "history.json"
                 known = [row for row in read_json(path, list) if row["step"] < report["step"]] if path.exists() else []
-                records.append(stack.enter_context(track_csv(folder, known)))
+                records.append(stack.enter_context(track_csv(folder, known, scores)))
                 records.extend([stack.enter_context(TRACKS[name](folder, known))] if name else [])
             for write in records:
                 write(report)

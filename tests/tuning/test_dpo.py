@@ -1,5 +1,6 @@
 """DPO against its formula in NumPy, against TRL on the same rows, and as a run; and pairs out of every public form."""
 
+import csv
 import json
 import os
 import signal
@@ -283,9 +284,8 @@ def read(path: Path) -> object:
 
 
 def test_a_run_on_pairs_prefers_the_chosen_and_leaves_the_folder_of_a_run(
-    start: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    start: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(prefer, "evaluate_run", lambda folder, device: None)
     base, pairs = start
     assert prefer.main([str(base), str(pairs), "--out", str(tmp_path / "run"), *FLAGS]) == 0
     history, scores = read(tmp_path / "run" / "history.json"), read(tmp_path / "run" / "preference.json")
@@ -298,6 +298,13 @@ def test_a_run_on_pairs_prefers_the_chosen_and_leaves_the_folder_of_a_run(
     said = capsys.readouterr().out
     assert "reward accuracy" in said
     assert "beta 0.1" in said
+    with (tmp_path / "run" / "history.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [report["step"] for report in history]
+    assert float(rows[-1]["accuracy"]) == history[-1]["scores"]["accuracy"]
+    assert float(rows[-1]["val_preference"]) == history[-1]["val"]["preference"]
+    page = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    assert "4 held-out pairs, beta 0.1" in page and "](preference.png)" in page
     entries = load_entries(tmp_path / "run" / "pairs.json")
     assert entries[0]["rejected"] == "no"
     assert load_model(tmp_path / "run").n_parameters() == load_model(base).n_parameters()
