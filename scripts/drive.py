@@ -66,7 +66,8 @@ def drive(
 
 def show_forecast(model: GPT, sides: dict[str, InstructionDataset], config: TrainConfig) -> int:
     """What `--dry-run` prints."""
-    found = list(tqdm(forecast(model, sides, config), "measuring", unit="step", leave=False))[-1]
+    with tqdm(desc="measuring", unit="step", leave=False) as bar:
+        found = forecast(model, sides, config, bar.update)
     parts = ", ".join(f"{name} {size / 1e6:,.0f}" for name, size in found.parts().items())
     memory = f"{found.peak_bytes / 1e6:,.0f} MB at most: {parts}" if found.peak_bytes else "not known on this system"
     print(f"trained    {found.n_trained:,} of {found.n_parameters:,} parameters")

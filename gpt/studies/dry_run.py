@@ -6,7 +6,7 @@ token.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,9 +50,14 @@ class Forecast:
         return known | {"activations and the rest": max(0, self.peak_bytes - sum(known.values()))}
 
 
-def forecast(model: GPT, sides: dict[str, InstructionDataset], config: TrainConfig) -> Iterator[Forecast | None]:
-    """Yields None after each measured step, and the forecast at last. The model comes as `choose_trained` leaves it;
-    its weights are changed, so load it anew before the run."""
+def forecast(
+    model: GPT,
+    sides: dict[str, InstructionDataset],
+    config: TrainConfig,
+    on_step: Callable[[], None] = lambda: None,
+) -> Forecast:
+    """What the run will take; `on_step` is called after each measured step. The model comes as `choose_trained` leaves
+    it; its weights are changed, so load it anew before the run."""
     train_set, val_set = sides["train"], sides["val"]
     optimizer, scaler = make_optimizer(model, config), make_scaler(model.device, config.precision)
     batches = epoch_batches(train_set, config, 0)
@@ -66,7 +71,7 @@ def forecast(model: GPT, sides: dict[str, InstructionDataset], config: TrainConf
         train_step(model, optimizer, train_set, batches[number], config, len(seen), scaler)
         seen.append(tokens[number])
         seconds.append(time.perf_counter() - began)
-        yield None
+        on_step()
     step_seconds = float(line_through(seen[1:], seconds[1:])(np.array(tokens)).mean())  # the first one warms up
     chosen = val_set.examples[:: -(-len(val_set) // N_VALIDATED)]
     began = time.perf_counter()
@@ -74,7 +79,7 @@ def forecast(model: GPT, sides: dict[str, InstructionDataset], config: TrainConf
     share = count(val_set.examples) / count(chosen)
     n_steps = config.epochs * len(batches)
     every = config.eval_every or max(1, len(batches) // 2)
-    yield Forecast(
+    return Forecast(
         model.n_parameters(), sum(p.numel() for p in model.parameters() if p.requires_grad),
         n_steps, 1 + -(-n_steps // every), step_seconds, share * (time.perf_counter() - began),
         peak_bytes(model.device),
