@@ -64,13 +64,17 @@ class Help(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Errors are one line, and a flag that is not known gets the nearest one suggested."""
+    """Errors are one line, and a flag or choice that is not known gets the nearest one suggested."""
 
     def error(self, message: str) -> typing.NoReturn:
+        wrong, known = [], []
         if message.startswith("unrecognized arguments"):
-            wrong = [word for word in message.split() if word.startswith("--")]
-            near = [difflib.get_close_matches(w.partition("=")[0], self._option_string_actions, 1) for w in wrong]
-            message += "".join(f"; did you mean {found[0]}?" for found in near if found)
+            wrong = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
+            known = list(self._option_string_actions)
+        elif choice := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            wrong, known = [choice[1]], re.findall(r"[\w.-]+", choice[2])
+        near = [difflib.get_close_matches(word, known, 1) for word in wrong]
+        message += "".join(f"; did you mean {found[0]}?" for found in near if found)
         self.exit(2, f"error: {message} (--help shows what there is)\n")
 
 
@@ -83,13 +87,17 @@ def make_parser(doc: str) -> argparse.ArgumentParser:
     )
 
 
-def add_config_flags(parser: argparse.ArgumentParser, config: type, names: Sequence[str]) -> None:
-    """A flag for each named field of a dataclass: its default and its comment are written there and nowhere else."""
+def add_config_flags(
+    parser: argparse.ArgumentParser, config: type, names: Sequence[str], tiny: dict[str, object] | None = None
+) -> None:
+    """A flag for each named field of a dataclass: its default and its comment are written there and nowhere else.
+    `tiny` are the defaults of gpt2-tiny where it has others."""
     comments = field_comments(config)
     for field in dataclasses.fields(config):
         if field.name in names:
             flag = "--" + field.name.replace("_", "-")
-            shown = f"{comments[field.name]} [{field.default}]"
+            other = f"; gpt2-tiny {tiny[field.name]}" if field.name in (tiny or {}) else ""
+            shown = f"{comments[field.name]} [{field.default}{other}]"
             if isinstance(field.default, bool):
                 parser.add_argument(flag, action="store_true", help=shown)
             else:

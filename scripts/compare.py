@@ -26,13 +26,22 @@ from scripts.choices import fetch_model
 BATCH_SIZE = 32
 
 
+def room_for(test: Sequence[Entry]) -> int:
+    """New tokens an answer may take where nobody has said: twice those of the longest reference, 32 to 256.
+
+    A base model goes on to any limit; at 256 that was a third of the main job's time.
+    """
+    tokenizer = load_tokenizer()
+    return min(256, max(32, 2 * max(len(tokenizer.encode(entry["output"])) for entry in test)))
+
+
 def compare_run(
     run: Path,
     names: Sequence[str],
     device: torch.device,
     data: Path | None = None,
     out: Path | None = None,
-    max_new_tokens: int = 256,
+    max_new_tokens: int | None = None,
 ) -> None:
     """Compare a run with other models, given as names or folders, and write and print what was found."""
     settings, _ = load_settings(run)
@@ -40,6 +49,7 @@ def compare_run(
     test = load_entries(data) if data else split["test"]
     for position, entry in enumerate(test):
         check_constraints(entry.get("constraints", []), f"{data or settings.data}: test entry {position}")
+    max_new_tokens = room_for(test) if max_new_tokens is None else max_new_tokens
     models = find_models(run, names)
     templates = dict.fromkeys(models, settings.template)  # of those that are no runs
     for label, folder in models.items():

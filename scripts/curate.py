@@ -1,4 +1,4 @@
-"""Make and clean instruction data: python -m scripts.curate COMMAND --in FILE --out FILE
+"""Make and clean instruction data: python -m scripts.curate COMMAND --in FILE --out FILE.
 
 Files are JSON or JSON Lines by their ending. What was dropped goes beside --out (.dropped.jsonl), each with its reason.
 """

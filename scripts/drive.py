@@ -45,23 +45,44 @@ def drive(
 ) -> int:
     """Train with a bar, to the end or to a signal: 0, or the exit code that tells of the signal."""
     reports, val, ways = [], "", recipe_ways(settings, sides)
-    bar = tqdm(unit="step", dynamic_ncols=True, mininterval=0.5, disable=rank() > 0)
+    bar = tqdm(desc="validating", unit="step", dynamic_ncols=True, disable=rank() > 0)
     with stop_signals() as asked, contextlib.closing(bar), tracks(track, folder) as record:
         for report in run.train_run(folder, settings, model, sides, lambda: bool(asked), **ways):
             if rank() == 0:
                 record(report)
-                bar.write(say_halved(reports, report), end="")
+                if halved := say_halved(reports, report):
+                    bar.write(halved)
             reports.append(report)
-            if len(reports) == 1:  # on resume the rate must not count what was done before
-                bar.initial = report["step"]
-            bar.total, bar.n = report["n_steps"], report["step"]
+            if len(reports) == 1:
+                start_bar(bar, report)
             val = f"validation {report['val'][settings.config.loss_on]:.3f}, " if report["val"] else val
             loss = "" if report["loss"] is None else f"loss {report['loss']:.3f}, "
-            bar.set_postfix_str(f"{loss}{val}{run.tokens_per_second(reports):,.0f} tokens/s")
+            bar.set_postfix_str(f"{loss}{val}{run.tokens_per_second(reports):,.0f} tokens/s", refresh=False)
+            bar.update(report["step"] - bar.n)
         if rank() == 0:
             bar.set_postfix_str(how_ended(folder, settings))
         number = int(max(everyone(max(asked, default=0))))  # whichever process it reached
     return 128 + number if number else 0
+
+
+def start_bar(bar: tqdm, report: dict) -> None:
+    """With the first report the clock starts: the time left must not count what came before, on resume the steps of
+    earlier calls, and else the validation of the model as it was."""
+    bar.set_description("training", refresh=False)
+    bar.total, bar.initial, bar.n, bar.last_print_n = report["n_steps"], *(report["step"],) * 3
+    bar.unpause()
+
+
+def where_it_stands(folder: Path, config: TrainConfig) -> str:
+    """The run's folder, and how far it has come."""
+    path = folder / "history.json"
+    history = read_json(path, list) if path.exists() else []
+    if not history:
+        return f"{folder}, new"
+    last = history[-1]
+    if last["step"] == last["n_steps"] or run.why_ended(history, config):
+        return f"{folder}, trained to its end before: only the evaluation is done again"
+    return f"{folder}, goes on after step {last['step']} of {last['n_steps']}"
 
 
 def show_forecast(model: GPT, sides: dict[str, InstructionDataset], config: TrainConfig) -> int:
@@ -85,7 +106,7 @@ def say_halved(before: list[dict], report: dict) -> str:
     if report["micro_batch"] >= known:
         return ""
     return (f"note       memory did not suffice at step {report['step']} for {known} entries at a time:"
-            f" {report['micro_batch']} from here on, with the same result\n")  # fmt: skip
+            f" {report['micro_batch']} from here on, with the same result")  # fmt: skip
 
 
 def how_ended(folder: Path, settings: run.RunSettings) -> str:

@@ -26,7 +26,7 @@ from gpt.tuning.turns import exchanges
 from gpt.weights.checkpoint import load_model, read_json, write_atomically, write_json
 from scripts.choices import choose_device
 from scripts.command import make_parser, one_line_errors
-from scripts.compare import compare_run
+from scripts.compare import compare_run, room_for
 
 BATCH_SIZE = 32  # prompts without shots
 FIELDS = {"before": "base_response", "before_few_shot": "few_shot_response", "after": "model_response"}
@@ -55,12 +55,14 @@ def draw_shots(train: list[Entry], test: list[Entry], k: int, seed: int) -> list
 
 
 def evaluate_run(
-    folder: Path, device: torch.device, data: Path | None = None, out: Path | None = None, max_new_tokens: int = 256,
+    folder: Path, device: torch.device, data: Path | None = None, out: Path | None = None,
+    max_new_tokens: int | None = None,
     k: int = 0,
 ) -> None:  # fmt: skip
     """Everything that is known of a run once it is trained, written as files and printed as a table.
 
-    k: examples before each prompt in the base model's few-shot row; 0 leaves the row out.
+    max_new_tokens: of an answer; None for `room_for`. k: examples before each prompt in the base model's few-shot row;
+    0 leaves the row out.
     """
     settings, facts = load_settings(folder)
     split, template, seed = load_split(settings), settings.template, settings.config.seed
@@ -68,6 +70,7 @@ def evaluate_run(
     out = out or (folder / f"on-{data.stem}" if data else folder)  # never over the run's own results
     for position, entry in enumerate(test):
         check_constraints(entry.get("constraints", []), f"{data or settings.data}: test entry {position}")
+    max_new_tokens = room_for(test) if max_new_tokens is None else max_new_tokens
     shots = draw_shots(split["train"], test, k, seed)
     out.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=out).close()  # a folder that cannot be written to is better known before the work
@@ -85,6 +88,7 @@ def evaluate_run(
     ]
     metrics = report.score_run(test, {name: [r.text for r in rows] for name, rows in answers.items()}, split["train"])
     metrics |= {"data": str(data or settings.data), "n_cut": sum(row.is_cut for row in answers["after"])}
+    metrics["max_new_tokens"] = max_new_tokens
     if shots:
         n_fewer = sum(row.n_shots < len(shots) for row in answers["before_few_shot"])
         metrics["few_shot"] = {"k": len(shots), "seed": seed, "shots": shots, "n_fewer": n_fewer}
@@ -124,7 +128,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the results go [RUN; with --data RUN/on-FILE]")
     parser.add_argument("--compare", nargs="+", metavar="MODEL", help="models to compare with: names or run folders")
     parser.add_argument("-k", type=int, metavar="X", help="examples for the base model's few-shot row [3]")
-    parser.add_argument("--max-new-tokens", type=int, metavar="X", help="a response's tokens, at most [256]")
+    room = "a response's tokens, at most [twice the longest reference's, 32 to 256]"
+    parser.add_argument("--max-new-tokens", type=int, metavar="X", help=room)
     parser.add_argument("--device", metavar="X", help="auto (CUDA, MPS, CPU), cuda, mps or cpu [auto]")
     args = vars(parser.parse_args(argv))
     device, _ = choose_device(args.pop("device", "auto"))

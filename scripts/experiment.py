@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--junk", type=float, metavar="X", help="share of the raw set, for cleaning [0]")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="repetitions [3]")
     parser.add_argument("--device", default="auto", metavar="X", help="auto (CUDA, MPS, CPU), cuda, mps or cpu [auto]")
-    add_config_flags(parser, TrainConfig, ["epochs", "batch_size", "micro_batch", "lr", "precision"])
+    flags = ["epochs", "batch_size", "micro_batch", "lr", "precision"]
+    add_config_flags(parser, TrainConfig, flags, TINY_SETTINGS)
     args = parser.parse_args(argv)
     device, _ = choose_device(args.device)
     config = config_from(args, TrainConfig, **(TINY_SETTINGS if args.model == "gpt2-tiny" else {}))

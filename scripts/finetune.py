@@ -19,9 +19,9 @@ from gpt.training.train import TrainConfig, choose_trained
 from gpt.weights.checkpoint import load_model, read_json, untie
 from scripts.choices import choose_device
 from scripts.command import add_config_flags, field_comments, make_parser, one_line_errors
-from scripts.drive import drive, first_prints, how_ended, show_forecast
+from scripts.drive import drive, first_prints, how_ended, show_forecast, where_it_stands
 from scripts.evaluate import evaluate_run
-from scripts.new_run import ENTRIES, new_run
+from scripts.new_run import ENTRIES, TINY_SETTINGS, new_run
 from scripts.recipe import write_comparison
 
 FLAGS = (
@@ -50,7 +50,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-self-check", action="store_true", help="begin although device or weights may be broken")
     parser.add_argument("--dry-run", action="store_true", help="say what memory and time it will take, and end")
     parser.add_argument("--track", metavar="X", help="curves beside history.csv, as the run goes on: tensorboard")
-    add_config_flags(parser, TrainConfig, FLAGS)
+    add_config_flags(parser, TrainConfig, FLAGS, TINY_SETTINGS)
     for name in SWITCHES:
         flag, comment = "--" + name.replace("_", "-"), field_comments(TrainConfig)[name]
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=comment)
@@ -124,6 +124,7 @@ def fine_tune_in(
         "entries": {name: len(side) for name, side in split.items()},
         "counts": {name: side.counts() for name, side in sides.items()},
     }
+    print(f"run        {where_it_stands(folder, settings.config)}")
     say_start(settings, facts)
     if "dry_run" in args:
         return show_forecast(model, sides, settings.config)
@@ -145,7 +146,7 @@ def fine_tune_in(
     del model
     evaluate_run(folder, device)
     example = '"Negate the sentence." --input "The boy reads a book."'
-    print(f"\nread {folder}/report.md, or ask it: python -m scripts.respond {folder} {example}")
+    print(f"ask it: python -m scripts.respond {folder} {example}")
     return 0
 
 

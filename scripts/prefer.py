@@ -31,7 +31,7 @@ from gpt.tuning.pairs import read_pairs
 from gpt.weights.checkpoint import find_folder, load_model, read_json, write_atomically, write_json
 from scripts.choices import choose_device, choose_model, default_precision
 from scripts.command import add_config_flags, config_from, make_parser, one_line_errors
-from scripts.drive import stop_signals
+from scripts.drive import start_bar, stop_signals, where_it_stands
 from scripts.evaluate import evaluate_run
 from scripts.new_run import LORA_LR, check_free, free_folder
 
@@ -116,15 +116,17 @@ def drive(
     track: str,
 ) -> int:  # fmt: skip
     """Train with a bar, to the end or to a signal: 0, or the exit code that tells of the signal."""
-    bar, val, scores = tqdm(unit="step", dynamic_ncols=True, mininterval=0.5), "", [*SCORES, "likelier"]
+    bar, val, scores = tqdm(desc="validating", unit="step", dynamic_ncols=True), "", [*SCORES, "likelier"]
     with stop_signals() as asked, contextlib.closing(bar), tracks(track, folder, scores) as record:
         for report in prefer_run(folder, settings, model, sides, references, lambda: bool(asked)):
             record(report)
-            bar.total, bar.n = report["n_steps"], report["step"]
+            if bar.total is None:
+                start_bar(bar, report)
             if report["val"]:
                 val = f"validation {report['val']['preference']:.3f}, accuracy {report['val']['accuracy']:.2f}"
             loss = f"loss {report['scores']['preference']:.3f}, " if "scores" in report else ""
-            bar.set_postfix_str(loss + val)
+            bar.set_postfix_str(loss + val, refresh=False)
+            bar.update(report["step"] - bar.n)
     return 128 + asked[0] if asked else 0
 
 
@@ -160,6 +162,7 @@ def prefer_in(folder: Path, settings: PreferenceSettings, facts: dict, device: t
         "entries": {name: len(side) for name, side in sides.items()},
         "counts": {name: sides[name].counts() for name in ("train", "val")},
     }
+    print(f"run        {where_it_stands(folder, settings.config)}")
     say_start(settings, facts)
     run.save_settings(folder, settings, facts)
     if exit_code := drive(folder, settings, model, sides, references, track):

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=ENTRIES, metavar="FILE", help="entries [data/instructions.json]")
     parser.add_argument("--template", default="alpaca", metavar="X", help="words of the prompt [alpaca]")
     parser.add_argument("--device", default="auto", metavar="X", help="auto (CUDA, MPS, CPU), cuda, mps or cpu [auto]")
-    add_config_flags(parser, TrainConfig, FLAGS.split())
+    add_config_flags(parser, TrainConfig, FLAGS.split(), TINY_SETTINGS)
     args = parser.parse_args(argv)
     device, shown = choose_device(args.device)
     model, why = choose_model(getattr(args, "model", None), device)

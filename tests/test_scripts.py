@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from gpt.studies import recipe
 from gpt.text.entries import entries_sha256, load_entries, split_entries
 from gpt.text.prompts import encode_prompt, format_prompt
 from gpt.text.tokenizer import load_tokenizer
+from gpt.training.run import load_settings
 from gpt.weights.checkpoint import SIZES, load_model
 from scripts import drive, evaluate, finetune, make_entries, new_run, tour
 from scripts import recipe as recipe_script
@@ -120,18 +123,24 @@ def test_ctrl_c_saves_and_resume_ends_at_the_same_weights(
     finished: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     class PressesCtrlC(drive.tqdm):
-        def set_postfix_str(self, *args: object, **kwargs: object) -> None:
-            super().set_postfix_str(*args, **kwargs)
+        def update(self, n: int) -> None:
+            super().update(n)
             if self.n == 3:
                 os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
         patch.setattr(drive, "tqdm", PressesCtrlC)
         assert finetune.main(["--data", str(data), "--out", str(tmp_path / "run"), *FAST]) == 130
-    assert f"python -m scripts.finetune --resume {tmp_path / 'run'}" in capsys.readouterr().out
-    assert read(tmp_path / "run" / "history.json")[-1]["step"] == 4  # the step after the one that drew the bar
+    said = capsys.readouterr().out
+    assert f"python -m scripts.finetune --resume {tmp_path / 'run'}" in said
+    assert f"run        {tmp_path / 'run'}, new\n" in said
+    n_steps = (last := read(tmp_path / "run" / "history.json")[-1])["n_steps"]
+    assert last["step"] == 4  # the step after the one that drew the bar
     assert not (tmp_path / "run" / "metrics.json").exists()
     assert finetune.main(["--resume", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    assert f"{tmp_path / 'run'}, goes on after step 4 of {n_steps}\n" in capsys.readouterr().out
+    config = load_settings(tmp_path / "run")[0].config
+    assert "trained to its end before" in drive.where_it_stands(tmp_path / "run", config)
     for name, tensor in load_file(finished / "model.safetensors").items():
         assert torch.equal(tensor, load_file(tmp_path / "run" / "model.safetensors")[name]), name
     losses = [[h["loss"] for h in read(folder / "history.json")] for folder in (finished, tmp_path / "run")]
@@ -192,6 +201,7 @@ def test_a_run_that_another_process_works_on_is_left_alone(finished: Path, capsy
     [
         ("--epoch 3", "unrecognized arguments: --epoch 3; did you mean --epochs? (--help shows what there is)"),
         ("--data data/instrction.json", "No such file or directory; did you mean data/instructions.json?"),
+        ("--model gpt2-medum", "gpt2-tiny; did you mean gpt2-medium?"),
         ("--zzz", "unrecognized arguments: --zzz (--help shows what there is)"),
     ],
 )
@@ -204,6 +214,19 @@ def test_what_is_not_known_gets_the_nearest_name_in_one_line(
         code = stop.code
     error = capsys.readouterr().err
     assert code == 2 and error.startswith("error: ") and error.endswith(f"{expected}\n") and error.count("\n") == 1
+
+
+def test_ctrl_c_while_modules_are_imported_is_no_traceback() -> None:
+    command = [sys.executable, "-c", "import scripts; raise KeyboardInterrupt"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "stopped\n")
+
+
+def test_beside_a_clone_that_is_called_gpt_the_library_is_found(tmp_path: Path) -> None:
+    (tmp_path / "gpt").mkdir()  # without __init__.py: for Python an empty namespace, if nothing better comes
+    command = [sys.executable, "-c", "import gpt; print(gpt.load_model)"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_a_folder_with_a_run_in_it_is_not_overwritten(

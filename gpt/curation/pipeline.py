@@ -171,7 +171,8 @@ def is_json_lines(path: Path) -> bool:
         return True
     if name.endswith(".json"):
         return False
-    raise ValueError(f"{path}: the ending says neither JSON nor JSON Lines: call it .json or .jsonl")
+    remedy = "convert it, or call it .json or .jsonl if it is that"
+    raise ValueError(f"{path}: the ending says neither JSON nor JSON Lines: {remedy}")
 
 
 # ---- writing ----

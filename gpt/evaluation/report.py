@@ -168,7 +168,8 @@ def run_report(
         loss_table(history, settings.config.loss_on),
         "![Training and validation loss by step](loss.png)",
         "## Scores",
-        f"On {len(responses)} entries of {Path(metrics['data']).name}, in 0 to 1, with 95% bootstrap intervals. The "
+        f"On {len(responses)} entries of {Path(metrics['data']).name}, in 0 to 1, with 95% bootstrap intervals; "
+        f"an answer could take {metrics['max_new_tokens']} tokens. The "
         "floors take no model: the input copied (the instruction where there is none), and the answer of the training "
         "entry whose prompt is nearest.",
         score_table(metrics),

@@ -12,6 +12,7 @@ A run folder is a Hugging Face folder, so what was trained here is read by trans
 """
 
 import dataclasses
+import difflib
 import json
 import os
 import re
@@ -90,7 +91,8 @@ def find_folder(name_or_path: str | Path) -> Path:
         raise FileNotFoundError(f"{path} is a run without a model yet: go on with scripts.finetune --resume {path}")
     if path.is_dir():
         raise FileNotFoundError(f"{path} has neither config.json nor hparams.json: it is no folder of a GPT-2")
-    raise FileNotFoundError(f"{str(name_or_path)!r} is neither a folder nor one of {', '.join(SIZES)}")
+    near = "".join(f"; did you mean {size}?" for size in difflib.get_close_matches(name, SIZES, 1))
+    raise FileNotFoundError(f"{str(name_or_path)!r} is neither a folder nor one of {', '.join(SIZES)}{near}")
 
 
 def _build(config: GPTConfig, named: Iterable[tuple[str, Tensor]], folder: Path) -> GPT:

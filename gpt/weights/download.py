@@ -99,7 +99,7 @@ def download(
         except LocalError:
             raise
         except DownloadError as error:
-            failures.append(str(error))
+            failures.append(f"{source.host}: {str(error).removeprefix(f'{url}: ')}")
             on_progress(Progress(file, 0, size, f"{source.host} failed: {error}"))
     raise DownloadError(f"{missing_message(name, folder)} (tried {'; '.join(failures)})")
 
