@@ -16,6 +16,7 @@ The idea: DeMillo, Lipton, Sayward 1978, "Hints on Test Data Selection: Help for
 import argparse
 import ast
 import contextlib
+import gc
 import hashlib
 import json
 import math
@@ -32,6 +33,7 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from typing import NamedTuple
 
+import hypothesis
 import pytest
 from tqdm import tqdm
 
@@ -130,7 +132,7 @@ def changed_statement(node: ast.stmt) -> Iterator[ast.stmt]:
     match node:
         case ast.If(test, body, orelse) | ast.While(test, body, orelse) if can_be_negated(test):
             yield type(node)(negated(test), body, orelse)
-        case ast.Return(value) if value is not None:
+        case ast.Return(value) if value and not (isinstance(value, ast.Constant) and value.value is None):
             yield ast.Return(ast.Constant(None))
         case ast.AugAssign(target, op, value):
             yield from (ast.AugAssign(target, OPERATORS[type(op)](), value), ast.Pass())
@@ -188,16 +190,14 @@ def import_what_is_not_ours(paths: Sequence[Path]) -> None:
             if name.split(".")[0] not in ours:
                 with contextlib.suppress(ImportError):
                     exec(compile(ast.Module([node], []), "imports", "exec"), {})
+    gc.freeze()  # no child looks through all of it for garbage
 
 
 def run_tests(loader: Replaced, tests: Sequence[str], folder: str) -> int:
     """In a child: 0 if all tests pass."""
     sys.meta_path.insert(0, loader)
-    with contextlib.suppress(ImportError):
-        from hypothesis import settings
-
-        settings.register_profile("mutants", database=None, derandomize=True, deadline=None)
-        settings.load_profile("mutants")
+    hypothesis.settings.register_profile("mutants", database=None, derandomize=True, deadline=None)
+    hypothesis.settings.load_profile("mutants")
     options = ["-x", "-q", "-n0", "-p", "no:cacheprovider", "--assert=plain", "--tb=no", f"--basetemp={folder}/pytest"]
     code = int(pytest.main([*options, *tests]))
     return code if code or loader.is_used else MODULE_NOT_USED

@@ -14,7 +14,7 @@ from gpt.text.dataset import (
     encode_entry,
     show_mask,
 )
-from gpt.text.prompts import encode_prompt
+from gpt.text.prompts import encode_prompt, format_prompt, n_least_prompt_tokens, n_template_tokens
 from gpt.text.tokenizer import Tokenizer
 
 EOT = 50256
@@ -27,6 +27,10 @@ IGN = IGNORE_INDEX
 
 def entry(instruction: str = "Name the colour.", input: str = "The sky is blue.", output: str = "Blue.") -> dict:
     return {"instruction": instruction, "input": input, "output": output}
+
+
+def test_kinds_stand_in_the_order_of_a_row_and_number_columns_from_0() -> None:
+    assert list(range(len(Kind))) == [P, H, R, E]
 
 
 def test_collate_shifts_masks_and_pads_as_worked_out_by_hand() -> None:
@@ -106,6 +110,25 @@ def test_a_response_too_long_by_one_loses_one_token_and_keeps_its_end(tokenizer:
     assert cut.kinds.count(R) == 5
 
 
+def test_three_quarters_of_a_row_are_the_most_that_the_instruction_keeps(tokenizer: Tokenizer) -> None:
+    asked = entry(input="The sky is blue. " * 100)
+    least = len(tokenizer.encode(format_prompt(asked | {"input": "x"})))  # all of the instruction, none of the input
+    assert n_least_prompt_tokens(asked, tokenizer, "alpaca", max_length=200) == least
+    long = entry(instruction="Name the colour. " * 100, output="Blue. " * 100)
+    assert n_least_prompt_tokens(long, tokenizer, "alpaca", max_length=200) == 150
+    kinds = encode_entry(long, tokenizer, max_length=200).kinds
+    assert (kinds.count(P) + kinds.count(H), kinds.count(R), len(kinds)) == (150, 49, 200)
+
+
+def test_a_row_has_room_for_a_token_of_the_response_and_its_end_or_is_refused(tokenizer: Tokenizer) -> None:
+    least = n_template_tokens(entry(), tokenizer)
+    assert encode_entry(entry(), tokenizer, max_length=least + 2).kinds[-3:] == [H, R, E]
+    with pytest.raises(
+        ValueError, match=f"{least + 1} tokens a row are too few: template 'alpaca' alone takes {least}"
+    ):
+        encode_entry(entry(), tokenizer, max_length=least + 1)
+
+
 def test_a_long_answer_does_not_cut_the_question(tokenizer: Tokenizer) -> None:
     question = "Why does this program fail on line three, and what should stand there instead?"
     example = encode_entry(
@@ -137,6 +160,7 @@ def test_what_is_cut_and_dropped_is_counted(tokenizer: Tokenizer) -> None:
     n_tokens = sum(len(example.ids) for example in dataset.examples)
     counts = {"entries": 3, "tokens": n_tokens, "cut_prompt": 1, "cut_response": 1, "dropped": 1}
     assert dataset.counts() == counts
+    assert len(dataset) == 3
     assert dataset.dropped == [(3, "empty output")]
     assert [e["instruction"] for e in dataset.entries] == ["Name the colour.", "Name the colour.", "Go"]
     assert all(len(example.ids) <= 100 for example in dataset.examples)
@@ -166,12 +190,17 @@ def test_batches_hold_every_row_once_and_waste_little() -> None:
     plain = sum(8 * max(lengths[i] for i in shuffled[k : k + 8]) for k in range(0, 1000, 8))
     assert padded < 1.1 * sum(lengths) < 1.4 * sum(lengths) < plain
     assert batches != list(batches_by_length(lengths, 8, random.Random(2)))
+    longest = [max(lengths[i] for i in batch) for batch in batches]
+    assert longest[:16] != sorted(longest[:16])  # short and long ones in turn, as they come
     assert len(list(batches_by_length(lengths[:20], 8, random.Random(1), drop_last=True))) == 2
 
 
 def test_show_mask_colours_what_counts(tokenizer: Tokenizer, capsys: pytest.CaptureFixture) -> None:
-    show_mask(encode_entry(entry(output="天 blue"), tokenizer, "short"))
+    show_mask(encode_entry(entry(output="🙂 blue"), tokenizer, "short"))
     shown = capsys.readouterr().out
+    assert "\ufffd" not in shown  # a character of three ids is shown whole
+    assert shown.startswith("\033[90m###")  # the prompt in grey
+    assert shown.count("⏎\n") == 7  # 1 + 2 of the instruction, 1 + 2 of the input, 1 of the header
     green = [part.split("\033[0m")[0] for part in shown.split("\033[1;32m")[1:]]
-    assert "".join(green) == "天 blue<|endoftext|>"
+    assert "".join(green) == "🙂 blue<|endoftext|>"
     assert "Response" in shown

@@ -101,6 +101,7 @@ def test_a_long_prompt_loses_the_end_of_its_input_and_keeps_its_headers(tokenize
     ids = encode_prompt(entry, tokenizer, max_length=120)
     text = tokenizer.decode(ids)
     assert 100 < len(ids) <= 120
+    assert len(encode_prompt(WITH | {"input": "word " * 2000}, tokenizer)) == 1024  # GPT-2's context, if not told
     assert "Name the colour." in text
     assert "word0 word1" in text
     assert text.endswith("\n\n### Response:\n")
@@ -226,6 +227,17 @@ def test_a_stop_string_is_found_at_the_id_that_completes_it(tokenizer: Tokenizer
         assert header.strip() in tokenizer.decode(ids[:first])
         assert header.strip() not in tokenizer.decode(ids[: first - 1])
         assert decode_response(ids[:first], tokenizer, template) == answer.strip()
+
+
+def test_what_may_become_a_stop_string_is_held_back_until_that_is_known(tokenizer: Tokenizer) -> None:
+    for text, last in (("Blue.\n## b\n### c", "Blue.\n## b\n### c"), ("Blue.\n\n### Instruction:\nName", "Blue.")):
+        ids = tokenizer.encode(text)
+        shown = [decode_response(ids[:n], tokenizer, is_whole=False) for n in range(1, len(ids) + 1)]
+        assert all(later.startswith(earlier) for earlier, later in zip(shown, shown[1:], strict=False))
+        assert shown[-1] == last
+    half = tokenizer.encode("Blue.\n##")
+    assert decode_response(half, tokenizer, is_whole=False) == "Blue."
+    assert decode_response(half, tokenizer) == "Blue.\n##"  # no more comes: all of it is the response
 
 
 def test_a_header_within_a_line_is_no_stop_string(tokenizer: Tokenizer) -> None:
