@@ -7,8 +7,8 @@ Mutants are made from the syntax tree: another comparison or operator, a number 
 string, `and` for `or`, a condition turned round, a statement left out, None returned, two arguments exchanged.
 Annotations, docstrings and the texts of errors stay as they are. One process imports PyTorch and all else that is not
 ours, once, and forks a child for each mutant; the child puts the mutant in the module's place, then imports the library
-and runs the tests, up to the first that fails. One that takes too long is killed, and its mutant with it. Each result
-is a line of --out at once: a run that was stopped goes on where it was. tests/README.md has what came of it.
+and runs the tests, the quickest first, up to one that fails. One that takes too long is killed, and its mutant with it.
+Each result is a line of --out at once: a run that was stopped goes on where it was. tests/README.md has the results.
 
 The idea: DeMillo, Lipton, Sayward 1978, "Hints on Test Data Selection: Help for the Practicing Programmer".
 """
@@ -179,6 +179,25 @@ class Replaced(SourceFileLoader):
         return compile(self.tree, self.path, "exec", dont_inherit=True)
 
 
+class QuickestFirst:
+    """For pytest: how long each test takes is kept in a file, and decides their order where that is known."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seconds: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items.sort(key=lambda item: self.seconds.get(item.nodeid, 0.0))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":
+            self.seconds[report.nodeid] = report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        if not self.path.exists():
+            self.path.write_text(json.dumps(self.seconds))
+
+
 def import_what_is_not_ours(paths: Sequence[Path]) -> None:
     """Run the imports of these files but those of what lies here; what is not installed is not needed either."""
     ours = {path.stem for path in Path().iterdir()}
@@ -193,38 +212,37 @@ def import_what_is_not_ours(paths: Sequence[Path]) -> None:
     gc.freeze()  # no child looks through all of it for garbage
 
 
-def run_tests(loader: Replaced, tests: Sequence[str], folder: str) -> int:
+def run_tests(loader: Replaced, tests: Sequence[str], folder: Path) -> int:
     """In a child: 0 if all tests pass."""
     sys.meta_path.insert(0, loader)
     hypothesis.settings.register_profile("mutants", database=None, derandomize=True, deadline=None)
     hypothesis.settings.load_profile("mutants")
     options = ["-x", "-q", "-n0", "-p", "no:cacheprovider", "--assert=plain", "--tb=no", f"--basetemp={folder}/pytest"]
-    code = int(pytest.main([*options, *tests]))
+    code = int(pytest.main([*options, *tests], plugins=[QuickestFirst(folder / "seconds.json")]))
     return code if code or loader.is_used else MODULE_NOT_USED
 
 
-def try_out(loader: Replaced, tests: Sequence[str], seconds: float, mutant: Mutant | None = None) -> int:
+def try_out(loader: Replaced, tests: Sequence[str], folder: Path, seconds: float, mutant: Mutant | None = None) -> int:
     """Run the tests in a child, with the mutant if there is one. Returns its exit status; less than 0 if it was killed:
     after so many seconds of processor time, or waiting five times as long."""
-    with tempfile.TemporaryDirectory() as folder:
-        if (child := os.fork()) == 0:
-            status = 1
-            try:
-                os.setpgid(0, 0)
-                for stream in (0, 1, 2):
-                    os.dup2(os.open(os.devnull, os.O_RDWR), stream)
-                resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), math.ceil(seconds)))
-                resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
-                if mutant:
-                    mutant.place.put(mutant.node)
-                status = run_tests(loader, tests, folder)
-            finally:
-                os._exit(status)
+    if (child := os.fork()) == 0:
+        status = 1
         try:
-            return wait_for(child, 5 * seconds)
+            os.setpgid(0, 0)
+            for stream in (0, 1, 2):
+                os.dup2(os.open(os.devnull, os.O_RDWR), stream)
+            resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), math.ceil(seconds)))
+            resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
+            if mutant:
+                mutant.place.put(mutant.node)
+            status = run_tests(loader, tests, folder)
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child, signal.SIGKILL)  # on Ctrl-C, and what it may have started
+            os._exit(status)
+    try:
+        return wait_for(child, 5 * seconds)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)  # on Ctrl-C, and what it may have started
 
 
 def wait_for(child: int, seconds: float) -> int:
@@ -245,33 +263,34 @@ def rows_of(out: Path) -> list[dict]:
     return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] if out.exists() else []
 
 
-def try_module(path: str, tests: Sequence[str], n: int, seed: int, out: Path, again: bool) -> list[dict]:
-    """A row for each mutant of the sample; those that `out` holds are not tried anew, but for survivors if `again`."""
+def try_module(path: str, tests: Sequence[str], folder: Path, args: argparse.Namespace) -> list[dict]:
+    """A row for each mutant of the sample; those that --out holds are not tried anew, but for survivors if --again."""
     source = Path(path).read_text(encoding="utf-8")
     tree, digest = ast.parse(source), hashlib.sha256(source.encode()).hexdigest()[:16]
     mutants = mutants_of(tree)
-    sample = sorted(random.Random(f"{seed} {path}").sample(range(len(mutants)), min(n, len(mutants))))
-    known = {row["mutant"]: row for row in rows_of(out) if row["source"] == digest}
-    todo = [i for i in sample if i not in known or (again and known[i]["status"] == 0)]
+    rng = random.Random(f"{args.seed} {path}")
+    sample = sorted(rng.sample(range(len(mutants)), min(args.n, len(mutants))))
+    known = {row["mutant"]: row for row in rows_of(args.out) if row["source"] == digest}
+    todo = [i for i in sample if i not in known or (args.again and known[i]["status"] == 0)]
     loader = Replaced(".".join(Path(path).with_suffix("").parts), path, tree)
-    seconds = seconds_of_all_tests(loader, tests) if todo else 0.0
+    seconds = seconds_of_all_tests(loader, tests, folder) if todo else 0.0
     for i in (bar := tqdm(todo, desc=path, unit="mutant")):
         place, node = mutants[i]
         start = time.perf_counter()
-        status = try_out(loader, tests, 5 + 5 * seconds, mutants[i])
+        status = try_out(loader, tests, folder, 5 + 5 * seconds, mutants[i])
         row = {"module": path, "source": digest, "mutant": i, "status": status, "line": place.line}
         row |= {"before": shown(place.node), "after": shown(node), "text": source.splitlines()[place.line - 1].strip()}
         known[i] = row | {"seconds": round(time.perf_counter() - start, 1)}
-        with out.open("a", encoding="utf-8") as file:
+        with args.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(known[i], ensure_ascii=False) + "\n")
         bar.set_postfix(survivors=sum(known[i]["status"] == 0 for i in sample if i in known))
     return [known[i] for i in sample]
 
 
-def seconds_of_all_tests(loader: Replaced, tests: Sequence[str]) -> float:
+def seconds_of_all_tests(loader: Replaced, tests: Sequence[str], folder: Path) -> float:
     """Processor time of the tests with the module as it is. Raises ValueError if they fail, or never import it."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    status = try_out(loader, tests, 600)
+    status = try_out(loader, tests, folder, 600)
     if status:
         why = "never import it" if status == MODULE_NOT_USED else f"fail as it is (exit status {status})"
         raise ValueError(f"{loader.path}: the tests {' '.join(tests)} {why}: there is nothing to compare with")
@@ -309,7 +328,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: list[dict] = []
     try:
         for module, files in tests.items():
-            rows += try_module(module, files, args.n, args.seed, args.out, args.again)
+            with tempfile.TemporaryDirectory() as folder:
+                rows += try_module(module, files, Path(folder), args)
     except ValueError as error:
         parser.error(str(error))
     except KeyboardInterrupt:
