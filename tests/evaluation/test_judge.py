@@ -81,7 +81,8 @@ def test_a_plain_search_for_a_number_would_guess() -> None:
 
 @pytest.mark.parametrize(
     ("reply", "grade"),
-    [("4", 4), ("Grade: 4", 4), ("4/5", 4), ("4 out of 5", 4), ('{"rating": 4}', 4), ("0", None), ("6", None),
+    [("4", 4), ("Grade: 4", 4), ("4/5", 4), ("4 out of 5", 4), ('{"rating": 4}', 4), ('{"grade": 4}', 4),
+     ("0", None), ("6", None),
      ("80", None), ("4/100", None), ("3-4", None), ("Grade: 4%", None)],
 )  # fmt: skip
 def test_the_rubric_has_grades_from_1_to_5(reply: str, grade: int | None) -> None:
@@ -114,6 +115,12 @@ def test_the_judge_sees_instruction_input_reference_and_response() -> None:
     assert (
         len({score_question(ENTRY, "x", scale, aspect).digest for scale in module.SCALES for aspect in ASPECTS}) == 10
     )
+
+
+def test_a_question_asked_in_an_earlier_version_is_still_the_same_question() -> None:
+    """Its verdict would not be found again otherwise."""
+    assert Question(0, "response", "overall", "0-100", "Why?").digest == "5d8a995a6fa7cf7c577cc9d49ca9e00d"
+    assert {question.row for question in (score_question(ENTRY, "x"), *pair_questions(ENTRY, "x", "y"))} == {0}
 
 
 def test_an_unreadable_reply_is_asked_for_once_more_with_a_reminder() -> None:
@@ -185,7 +192,10 @@ def test_verdicts_are_in_the_file_when_they_are_yielded_and_come_back(tmp_path: 
 
 def test_half_a_line_of_a_killed_run_is_no_verdict_and_spoils_none(tmp_path: Path) -> None:
     path, four = tmp_path / "verdicts.jsonl", questions(4)
-    list(collect_verdicts(four[:2], lambda p: "7", path, "me", 1))
+    list(collect_verdicts(four[:1], lambda p: "7", path, "me", 1))
+    list(collect_verdicts(four[1:2], lambda p: "评分：7", path, "me", 1))
+    assert [json.loads(line)["score"] for line in path.read_text().splitlines()] == [7, 7]  # no empty line
+    assert "评分：7" in path.read_text(encoding="utf-8")  # to be read by people too
     path.write_bytes(path.read_bytes()[:-20])
     assert set(read_verdicts(path)) == {("me", four[0].digest)}
     list(collect_verdicts(four[1:], lambda p: "8", path, "me", 1))

@@ -279,6 +279,13 @@ def test_impossible_sampling_is_refused(wrong: dict) -> None:
         Sampling(**wrong)
 
 
+def test_seeds_go_from_0_to_the_largest_that_a_generator_takes() -> None:
+    for seed in (0, 2**63 - 1):
+        torch.Generator().manual_seed(Sampling(seed=seed).seed)
+    with pytest.raises(ValueError, match="use 0 to"):
+        Sampling(seed=2**63)
+
+
 # ---- responses ----
 
 ENTRY = {"instruction": "Repeat the header.", "input": "", "output": ""}
@@ -422,6 +429,17 @@ def test_what_only_began_like_a_stop_string_is_shown_in_the_end(
     assert [grown[-2].text, grown[-1].text] == ["Blue.", "Blue.\n### In"]
 
 
+def test_a_quarter_of_the_context_is_left_to_answer(
+    model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = watch_prompts(monkeypatch)
+    long = ENTRY | {"input": "the sky is blue " * 100}
+    list(respond(model, tokenizer, [long]))
+    list(stream_response(model, tokenizer, long, earlier=[7] * 20))  # earlier turns take from the prompt's room
+    assert [len(prompt) for prompt in seen] == [96, 96]
+    assert seen[1][:20] == [7] * 20
+
+
 # ---- few-shot ----
 
 
@@ -442,6 +460,11 @@ def test_a_cut_prompt_and_a_foreign_vocabulary_are_said(model: GPT, tokenizer: T
     long = ENTRY | {"input": "the sky is blue " * 100}
     cut = [response.is_cut for response in respond(model, tokenizer, [ENTRY, long], max_new_tokens=2)]
     assert cut == [False, True]
+    n_words = 126 - len(encode_prompt(ENTRY | {"input": "sky"}, tokenizer))
+    fitting = ENTRY | {"input": "sky" + " sky" * n_words}
+    assert len(encode_prompt(fitting, tokenizer)) == 126
+    assert not next(respond(model, tokenizer, [fitting], max_new_tokens=2)).is_cut  # 126 of 128, to the token
+    assert next(respond(model, tokenizer, [fitting], max_new_tokens=3)).is_cut
     padded = random_model(GPTConfig(vocab_size=50304, context_length=64, n_embd=16, n_layer=1, n_head=2))
     with pytest.raises(ValueError, match="the model has 50304 tokens and GPT-2 50257"):
         next(respond(padded, tokenizer, [ENTRY]))

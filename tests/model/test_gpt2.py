@@ -138,9 +138,12 @@ def test_rows_of_different_lengths_share_a_cache(model: GPT) -> None:
             assert (together[row] - alone).abs().max() < TOLERANCE
         cache.advance(3)
         cache.keep([2, 1])
+        assert cache.longest == 7
         later = model(torch.tensor([[31], [32]]), cache)
         alone = model(torch.tensor([rows[1] + follow[1] + [32]]))[0, -1]
         assert (later[1, 0] - alone).abs().max() < TOLERANCE
+    cache.keep([])
+    assert (cache.longest, len(cache.lengths)) == (0, 0)
 
 
 def test_one_token_too_many_is_refused_with_the_limit(model: GPT) -> None:
@@ -162,6 +165,19 @@ def test_dropout_works_in_training_and_not_in_evaluation() -> None:
     assert not torch.equal(model(ids), model(ids))
 
 
+def test_new_weights_are_drawn_as_openai_drew_them() -> None:
+    """Normal, 0.02; what is added to the residual stream, twice a block, smaller by the square root of its number."""
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(vocab_size=500, context_length=64, n_embd=96, n_layer=8, n_head=2))
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 2:
+            expected = 0.02 / 16**0.5 if "c_proj" in name else 0.02
+            assert parameter.std().item() == pytest.approx(expected, rel=0.1), name
+            assert abs(parameter.mean().item()) < 0.1 * expected, name
+        else:
+            assert torch.equal(parameter, torch.full_like(parameter, "ln_" in name and name.endswith("weight"))), name
+
+
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ValueError, match="n_embd 100 does not divide into 12 heads"):
         GPTConfig(n_embd=100)
@@ -180,5 +196,9 @@ def test_attention_written_out_for_bfloat16_on_the_cpu_equals_the_fused_kernel(l
     assert (seen - wanted).abs().max() < 0.05
     for a, b in zip(rounded, exact, strict=True):
         assert (a.grad - b.grad).norm() < 0.03 * b.grad.norm()
+    mask = torch.ones(length, length, dtype=torch.bool).tril()
+    mask[0] = True  # with a mask of its own, not the causal one
+    masked = F.scaled_dot_product_attention(*exact, attn_mask=mask)
+    assert (attend(*rounded, mask, 0.0) - masked).abs().max() < 0.05
     leaking = F.scaled_dot_product_attention(*exact)  # the wrong variant: no causal mask
     assert (leaking - wanted).abs().max() > 0.5

@@ -273,7 +273,10 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
     assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
     assert rates[54] == pytest.approx(1 - 0.9 * (1 - math.cos(math.pi * 44 / 89)) / 2)
     linear = TrainConfig(lr=1.0, warmup=0.0, schedule="linear")
-    assert [lr_at(s, 11, linear) for s in (0, 5, 10)] == pytest.approx([1.0, 0.55, 0.1])
+    assert [lr_at(s, 11, linear) for s in (0, 2, 5, 10)] == pytest.approx([1.0, 0.82, 0.55, 0.1])
+    for schedule in ("cosine", "linear"):
+        shortest = [[lr_at(s, n, TrainConfig(lr=1.0, warmup=0.0, schedule=schedule)) for s in range(n)] for n in (1, 2)]
+        assert shortest == [[1.0], pytest.approx([1.0, 0.1])]
     assert {lr_at(s, 11, TrainConfig(lr=2.0, warmup=0.0, schedule="constant")) for s in range(11)} == {2.0}
 
 
@@ -291,11 +294,28 @@ def test_training_learns_and_reports(dataset: InstructionDataset) -> None:
     _, reports = run(tiny(0.0), dataset, config, 10**6)
     assert reports[0].step == 0
     assert reports[0].loss is None
+    assert (reports[0].epoch, reports[0].lr, reports[0].n_tokens) == (0.0, 0.0, 0)
     assert set(reports[0].val) == {"all", "header", "response"}
     assert reports[-1].step == reports[-1].n_steps == 36
     assert reports[-1].val["response"] < reports[0].val["response"] - 3
     assert sum(r.n_tokens for r in reports) == 6 * sum(len(e.ids) for e in dataset.examples)
     assert [r.step for r in reports if r.val] == [0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 36]
+
+
+def test_the_loss_and_gradient_of_a_step_over_all_entries_are_those_of_the_mean_over_all_tokens(
+    dataset: InstructionDataset,
+) -> None:
+    config = TrainConfig(epochs=2, batch_size=len(dataset), micro_batch=8, dropout=0.0)
+    _, reports = run(tiny(0.0), dataset, config, 2)
+    for before, after in zip(reports, reports[1:], strict=False):
+        assert after.loss == pytest.approx(before.val["response"], rel=1e-5)
+    assert [report.epoch for report in reports] == [0.0, 1.0, 2.0]
+    model, rows = tiny(0.0), [0, 4, 5, 8]
+    inputs, targets = collate([dataset[i] for i in rows])
+    loss_sum, n = supervised_loss(model.hidden(inputs), targets, model.output_weight)
+    (loss_sum / n).backward()
+    plain = model.wte.weight.grad.clone()
+    assert torch.allclose(gradients(tiny(0.0), dataset, rows, 2)["wte.weight"], plain, atol=1e-6)
 
 
 # ---- numbers that are not finite ----
@@ -425,6 +445,7 @@ def test_bf16_stays_near_float32(dataset: InstructionDataset) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
+        *({"max_length": 0}, {"micro_batch": 0}, {"seed": -1}, {"seed": 2**32}, {"weight_decay": -0.1}),
         *({"epochs": 0}, {"lr": -1.0}, {"dropout": 1.0}, {"schedule": "cosin"}, {"loss_on": "x"}, {"precision": "fp8"}),
         *({"lora_rank": -1}, {"lora_alpha": 0.0}, {"lora_dropout": 1.0}, {"lr_embeddings": -1}, {"lr_layer_decay": 0}),
         *({"freeze": "head"}, {"freeze": "first:"}, {"freeze": "all-but:-1"}, {"freeze": "embeddings,"}),
@@ -434,3 +455,10 @@ def test_bf16_stays_near_float32(dataset: InstructionDataset) -> None:
 def test_impossible_settings_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         TrainConfig(**wrong)
+
+
+def test_settings_are_those_of_gpt2_and_stay_as_they_are_written_down() -> None:
+    assert TrainConfig().max_length == GPTConfig().context_length
+    assert [TrainConfig(seed=seed).seed for seed in (0, 2**32 - 1)] == [0, 2**32 - 1]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainConfig().lr = 1.0

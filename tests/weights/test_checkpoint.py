@@ -12,6 +12,7 @@ from gpt.model.gpt2 import GPT, GPTConfig
 from gpt.text.entries import Entry
 from gpt.text.prompts import TEMPLATES, format_prompt
 from gpt.text.tokenizer import Tokenizer
+from gpt.weights import checkpoint
 from gpt.weights.checkpoint import TURNED, load_model, openai_name, save_model, write_atomically
 from gpt.weights.tf_checkpoint import CheckpointError, read_tf_index
 from tests.reference import numpy_logits, random_model
@@ -236,6 +237,24 @@ def test_parts_outside_the_folder_are_not_read(huggingface: Path) -> None:
         load_model(huggingface)
 
 
+@pytest.mark.parametrize("index", [{}, {"weight_map": []}, {"weight_map": {"wte": 1}}])
+def test_an_index_of_parts_without_a_map_is_refused(huggingface: Path, index: dict) -> None:
+    (huggingface / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"neither model\.safetensors nor"):
+        load_model(huggingface)
+    (huggingface / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="no weight_map that gives a file for each tensor"):
+        load_model(huggingface)
+
+
+def test_files_are_as_readable_as_any_other_new_file(tmp_path: Path) -> None:
+    """safetensors makes its own private to their owner, whoever else should read the folder."""
+    save_model(random_model(GPTConfig(context_length=16, n_embd=16, n_layer=1, n_head=2)), tmp_path / "run")
+    (tmp_path / "other").touch()
+    expected = (tmp_path / "other").stat().st_mode
+    assert {path.name for path in (tmp_path / "run").iterdir() if path.stat().st_mode != expected} == set()
+
+
 def test_names_are_looked_up_and_what_is_missing_says_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +262,14 @@ def test_names_are_looked_up_and_what_is_missing_says_the_command(
     for name in ("gpt2-medium", "355M"):
         with pytest.raises(FileNotFoundError, match=r"python -m scripts\.download gpt2-medium"):
             load_model(name)
+    assert load_model("gpt2-tiny").n_parameters() == 8_084_864  # bundled
+    monkeypatch.setattr(checkpoint, "TINY_FOLDER", tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"gpt2-tiny lies in the repository, at .*nowhere, which is not here"):
+        load_model("gpt2-tiny")
+    (tmp_path / "training.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"run without a model yet: go on with scripts\.finetune --resume"):
+        load_model(tmp_path)
+    (tmp_path / "training.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"'gpt3' is neither a folder nor one of gpt2, gpt2-medium"):
         load_model("gpt3")
     with pytest.raises(FileNotFoundError, match=r"neither config\.json nor hparams\.json"):
@@ -259,5 +286,12 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="disk full"):
         write_atomically(path, fail)
+
+    def fail_as_torch(part: Path) -> None:
+        part.write_text("half")
+        raise RuntimeError("No space left\nin file x.cpp")
+
+    with pytest.raises(OSError, match=r"cannot write .*file: No space left$"):
+        write_atomically(path, fail_as_torch)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
