@@ -269,7 +269,7 @@ def try_module(path: str, tests: Sequence[str], folder: Path, args: argparse.Nam
     tree, digest = ast.parse(source), hashlib.sha256(source.encode()).hexdigest()[:16]
     mutants = mutants_of(tree)
     rng = random.Random(f"{args.seed} {path}")
-    sample = sorted(rng.sample(range(len(mutants)), min(args.n, len(mutants))))
+    sample = rng.sample(range(len(mutants)), min(args.n, len(mutants)))  # unsorted: the first ones are a sample too
     known = {row["mutant"]: row for row in rows_of(args.out) if row["source"] == digest}
     todo = [i for i in sample if i not in known or (args.again and known[i]["status"] == 0)]
     loader = Replaced(".".join(Path(path).with_suffix("").parts), path, tree)
