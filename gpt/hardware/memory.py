@@ -30,7 +30,7 @@ def halve_until_it_fits(work: Callable[[int], Result], size: int) -> tuple[Resul
             break
         except torch.OutOfMemoryError:
             size //= 2
-        if torch.cuda.is_available():  # here, and not above: until the exception is gone it holds on to the tensors
+        if torch.cuda.is_available():  # needs CUDA; not above: the exception holds on to the tensors until it is gone
             torch.cuda.empty_cache()
     if not (least := int(min(everyone(size)))):
         raise torch.OutOfMemoryError("one entry at a time does not fit into memory")
@@ -39,7 +39,7 @@ def halve_until_it_fits(work: Callable[[int], Result], size: int) -> tuple[Resul
 
 def peak_bytes(device: torch.device) -> int:
     """The most memory this process has held so far: the device's on CUDA, else its own; 0 where nobody counts."""
-    if device.type == "cuda":
+    if device.type == "cuda":  # needs CUDA
         return torch.cuda.max_memory_allocated(device)
     if resource is None:
         return 0

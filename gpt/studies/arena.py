@@ -66,7 +66,7 @@ class Here:
 
 
 def synchronize(device: str) -> None:
-    if device.startswith("cuda"):
+    if device.startswith("cuda"):  # needs CUDA
         torch.cuda.synchronize()
 
 

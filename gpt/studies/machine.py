@@ -21,7 +21,7 @@ def rate(work: Callable[[], object], amount: float, device: str, seconds: float 
     while len(times) < 3 or time.perf_counter() < end:
         start = time.perf_counter()
         work()
-        if device.startswith("cuda"):
+        if device.startswith("cuda"):  # needs CUDA
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     return amount / min(times)
