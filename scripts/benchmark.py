@@ -18,9 +18,11 @@ from tempfile import TemporaryDirectory
 from tqdm import tqdm
 
 from gpt.model.gpt2 import GPTConfig
+from gpt.speed.decoding import PACKED
 from gpt.studies import benchmark, growth
 from gpt.studies.arena import Here, Process
 from gpt.studies.contestants import Task
+from gpt.studies.decoders import agreement
 from gpt.studies.machine import machine, machine_limits, n_busy
 from gpt.studies.speed_report import begun, results_page, write_report
 from gpt.studies.speedrun import TARGET
@@ -104,6 +106,8 @@ def measure(args: argparse.Namespace, device: str, scratch: Path) -> None:
         if results is report["duels"] and "limits" not in report:
             bar.set_description("the machine's limits")
             report["limits"] = machine_limits(GPTConfig(**report["config"]), args.batch_size, report["means"], device)
+        for form in {duel.ours.precision for duel in todo if duel.ours.work == "decode"} & set(PACKED):
+            report.setdefault("agreement", {})[form] = agreement(form, load_entries(ENTRIES))
         for duel, result in benchmark.fight_all(todo, start, steps):
             results[duel.name] = result
             bar.set_description(duel.name)

@@ -8,6 +8,9 @@ import torch
 
 from gpt.evaluation.chat_client import LOCAL
 from gpt.hardware.processes import local_rank, n_local_processes
+from gpt.model.gpt2 import GPT
+from gpt.speed.decoding import pack_weights
+from gpt.weights.checkpoint import load_model
 from gpt.weights.download import download, find_model
 from gpt.weights.sources import BESIDE, OPENAI_NAMES, SOURCES
 from scripts.download import Bars
@@ -62,6 +65,12 @@ def choose_model(name: str | None, device: torch.device) -> tuple[str, str]:
     except OSError as error:
         print(f"note       gpt2-medium cannot be had, so gpt2-tiny is used: {error}")
         return "gpt2-tiny", "bundled with this repository"
+
+
+def load_packed(folder: Path, device: torch.device, form: str) -> GPT:
+    """A model to answer with, its weights packed for that on a CPU. ValueError for float16 and int8 elsewhere."""
+    model = load_model(folder, device)
+    return pack_weights(model, form) if device.type == "cpu" or form != "float32" else model
 
 
 def fetch_model(name: str) -> None:

@@ -10,14 +10,15 @@ from functools import partial
 from pathlib import Path
 
 from gpt.model.generate import Sampling, stream_response
+from gpt.speed.decoding import FORMS
 from gpt.text.entries import Entry, load_entries
 from gpt.text.prompts import TEMPLATES
 from gpt.text.tokenizer import load_tokenizer
 from gpt.training.run import load_settings
 from gpt.tuning.turns import stream_turn
-from gpt.weights.checkpoint import find_folder, load_model
+from gpt.weights.checkpoint import find_folder
 from scripts.chat import Chat, ChatSampling, note, note_remarks
-from scripts.choices import choose_device
+from scripts.choices import choose_device, load_packed
 from scripts.command import add_config_flags, config_from, make_parser, one_line_errors
 
 
@@ -34,6 +35,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-new-tokens", type=int, metavar="X", help="at most [256]")
     parser.add_argument("--template", metavar="X", help=f"{', '.join(TEMPLATES)} [the run's; alpaca for other models]")
     parser.add_argument("--device", default="auto", metavar="X", help="auto (CUDA, MPS, CPU), cuda, mps or cpu [auto]")
+    parser.add_argument("--weights", default="float32", metavar="X", help=f"on a CPU: {', '.join(FORMS)}; smaller is"
+                        " faster and less exact [float32]")  # fmt: skip
     add_config_flags(parser, Sampling, ["temperature", "top_k", "top_p", "seed"])
     args = parser.parse_args(argv)
     if args.interactive == bool(args.instruction.strip()):
@@ -66,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     shots = load_shots(args.shots, getattr(args, "k", 3)) if "shots" in args else []
     turns = bool(args.interactive and settings and settings.turns and not shots)  # examples and turns would mix
     stream = partial(
-        stream_turn if turns else stream_response, load_model(folder, device), load_tokenizer(), template=template,
-        past_context=args.past_context, shots=shots,
+        stream_turn if turns else stream_response, load_packed(folder, device, args.weights), load_tokenizer(),
+        template=template, past_context=args.past_context, shots=shots,
     )  # fmt: skip
     if args.interactive:
         Chat(stream, sampling, len(shots), turns).run(f"{args.run}, template {template}.")

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gpt.speed.decoding import FORMS
 from gpt.text.prompts import TEMPLATES
 from gpt.text.tokenizer import load_tokenizer
 from gpt.training.run import load_settings
-from gpt.weights.checkpoint import find_folder, load_model
-from scripts.choices import choose_device, key_from_environment
+from gpt.weights.checkpoint import find_folder
+from scripts.choices import choose_device, key_from_environment, load_packed
 from scripts.command import add_config_flags, config_from, make_parser, one_line_errors
 
 try:
@@ -38,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--template", metavar="X", help=f"{', '.join(TEMPLATES)} [the run's; alpaca for other models]")
     parser.add_argument("--max-new-tokens", type=int, metavar="X", help="where a request does not say [256]")
     parser.add_argument("--device", default="auto", metavar="X", help="auto (CUDA, MPS, CPU), cuda, mps or cpu [auto]")
+    parser.add_argument("--weights", default="float32", metavar="X", help=f"on a CPU: {', '.join(FORMS)}; smaller is"
+                        " faster and less exact [float32]")  # fmt: skip
     add_config_flags(parser, Limits, ["max_batch", "max_waiting", "max_body", "body_seconds"])
     args = parser.parse_args(argv)
     limits = config_from(args, Limits)
@@ -52,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "turns": settings.turns if settings else False,
     }
     with listen(args.host, args.port) as sock:  # before the model is loaded: a port that is taken is said at once
-        served = config_from(args, Served, model=load_model(folder, device), tokenizer=load_tokenizer(), **defaults)
+        model = load_packed(folder, device, args.weights)
+        served = config_from(args, Served, model=model, tokenizer=load_tokenizer(), **defaults)
         app = make_app(served, limits=limits, rating=rating, is_local=args.host in LOCAL, key=key)
         announce(served.name, args.host, sock.getsockname()[1], rating, bool(key))
         make_server(app).run(sockets=[sock])  # until Ctrl-C

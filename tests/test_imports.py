@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "gpt"
 ROOMS = {
     "text": ["tokenizer", "formats", "entries", "prompts", "dataset"],
     "model": ["gpt2", "generate"],
-    "speed": ["packing", "chunked_loss"],
+    "speed": ["packing", "chunked_loss", "decoding"],
     "hardware": ["locks", "precision", "processes", "memory"],
     "weights": ["sources", "download", "tf_checkpoint", "checkpoint"],
     "tuning": ["freezing", "lora", "adapter", "prompt_tuning", "turns", "pairs", "dpo"],

@@ -35,7 +35,7 @@ SAME_IDS = 0.9  # of two that decode in float32: a tie may fall either way, and 
 DRAWN = 24  # candidates for each entry of the benchmark
 PACKED = "packed documents share rows, so a step's loss is not comparable and was not checked"
 FEW = 8  # prompts that are answered without a cache
-DECODING = ("float32", "bf16")  # the precisions that ours decodes in
+DECODING = ("float32", "bf16", "float16", "int8")  # what ours decodes in: the last two as weights alone, on a CPU
 
 
 class WrongWork(ValueError):
@@ -148,7 +148,7 @@ def make_duels(task: Task, one: str, rounds: int, has_peers: bool) -> list[Duel]
     fewer = max(1, rounds - 2)
     many = replace(task, work="decode")
     add("decode many", many, "textbook", "float32", 1, f"the textbook answers {FEW} prompts at most", n_prompts=FEW)
-    for precision in DECODING:
+    for precision in DECODING if task.device == "cpu" else DECODING[:2]:
         for name, of in (("many", many), ("one", replace(many, data=one))):
             ours = replace(of, precision=precision)
             if has_peers:

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from gpt.model.generate import generate
 from gpt.model.gpt2 import GPT
+from gpt.speed.decoding import pack_weights
 from gpt.studies.contestants import Contestant, Done, Task, read_data, textbook_logits
+from gpt.text.dataset import InstructionDataset, collate
+from gpt.text.entries import Entry, split_entries
 from gpt.text.tokenizer import load_tokenizer
 from gpt.weights.checkpoint import load_model
 
@@ -23,9 +26,11 @@ def check_lengths(ids: Sequence[list[int]], limits: Sequence[int]) -> None:
 
 
 def decoding_model(task: Task) -> GPT:
-    """Our model as one would decode with it: in this precision throughout."""
+    """Our model as one would decode with it: on a CPU, packed."""
     model = load_model(task.folder, task.device).eval()
-    return model.to(torch.bfloat16) if task.precision == "bf16" else model
+    if task.precision == "bf16":
+        return model.to(torch.bfloat16)
+    return pack_weights(model, task.precision) if task.device == "cpu" else model
 
 
 def decode_ours(task: Task) -> Iterator[Done | None]:
@@ -40,7 +45,7 @@ def decode_ours(task: Task) -> Iterator[Done | None]:
 def decode_textbook(task: Task) -> Iterator[Done | None]:
     """Prompt by prompt without cache: all tokens so far are read again for every new one, with logits at each."""
     yield None
-    model, data = decoding_model(task), read_data(task)
+    model, data = load_model(task.folder, task.device), read_data(task)
     while True:
         found = []
         for prompt, limit in zip(data.prompts, data.limits, strict=True):
@@ -79,6 +84,22 @@ def decode_transformers(task: Task) -> Iterator[Done | None]:
             )  # fmt: skip
         found = [row[width : width + limit].tolist() for row, limit in zip(rows, data.limits, strict=True)]
         yield Done(None, sum(data.limits), found)
+
+
+@torch.inference_mode()
+def agreement(form: str, entries: Sequence[Entry], n_entries: int = 100) -> dict[str, float]:
+    """How often the bundled model has the same likeliest token when its weights are packed: over all tokens of test
+    entries, and the next of their responses. (Random weights are unsure of every token and would not tell.)"""
+    model, packed = load_model("gpt2-tiny"), pack_weights(load_model("gpt2-tiny"), form)
+    examples = InstructionDataset(split_entries(list(entries))[2][:n_entries], load_tokenizer()).examples
+    same: dict[str, list[Tensor]] = {"all": [], "response": []}
+    for example in examples:
+        ids = torch.tensor([example.ids])
+        logits = [one.logits(one.hidden(ids)[0]) for one in (model, packed)]
+        is_same = logits[0].argmax(-1) == logits[1].argmax(-1)
+        for loss_on, found in same.items():
+            found.append(is_same[:-1][collate([example], loss_on)[1][0] >= 0])
+    return {loss_on: torch.cat(found).float().mean().item() for loss_on, found in same.items()}
 
 
 DECODERS: dict[str, Contestant] = {
