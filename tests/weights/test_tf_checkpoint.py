@@ -198,6 +198,14 @@ def test_tensors_come_from_all_shards():
     assert read_tf_tensor(SHARDS, "global_step") == 12_345_678_901
 
 
+def test_dtypes_have_the_numbers_of_tensorflow():
+    types = pytest.importorskip("tensorboard.compat.proto.types_pb2").DataType  # TensorBoard brings TensorFlow's own
+    names = {types.Name(number): name for number, name in tf_checkpoint.DTYPES.items()}
+    others = {"DT_FLOAT": "float32", "DT_DOUBLE": "float64", "DT_HALF": "float16"}
+    assert names == {theirs: others.get(theirs, theirs.removeprefix("DT_").lower()) for theirs in names}
+    assert len(names) == 13
+
+
 def test_bfloat16_is_widened_exactly():
     expected = np.load(SHARDS.parent / "expected.npz")["d/bfloat16_edges"]
     tensor = read_tf_tensor(SHARDS, "d/bfloat16_edges")
