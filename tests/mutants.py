@@ -324,7 +324,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := [module for module, files in tests.items() if not files or not Path(module).exists()]:
         parser.error(f"{unknown[0]}: say which --tests it has, and give a path from here; known: {', '.join(TESTS)}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    import_what_is_not_ours([*map(Path, tests), *(Path(file) for files in tests.values() for file in files), *LIBRARY])
+    import_what_is_not_ours(
+        [*map(Path, tests), *(Path(file.partition("::")[0]) for files in tests.values() for file in files), *LIBRARY]
+    )
     rows: list[dict] = []
     try:
         for module, files in tests.items():

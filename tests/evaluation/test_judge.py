@@ -82,7 +82,7 @@ def test_a_plain_search_for_a_number_would_guess() -> None:
 @pytest.mark.parametrize(
     ("reply", "grade"),
     [("4", 4), ("Grade: 4", 4), ("4/5", 4), ("4 out of 5", 4), ('{"rating": 4}', 4),
-     ('{"grade": 4, "why": "a score of 3 is too low"}', 4), ("0", None), ("6", None),
+     ('{"grade": 4, "why": "not score: 3"}', 4), ("0", None), ("6", None),
      ("80", None), ("4/100", None), ("3-4", None), ("Grade: 4%", None)],
 )  # fmt: skip
 def test_the_rubric_has_grades_from_1_to_5(reply: str, grade: int | None) -> None:

@@ -157,6 +157,14 @@ def test_one_token_too_many_is_refused_with_the_limit(model: GPT) -> None:
         model.hidden(torch.zeros(1, 1, dtype=torch.long), cache)
 
 
+def test_a_cache_with_less_room_than_the_context_says_so(model: GPT) -> None:
+    cache = KVCache(model.config, 1, 8, like=model.wte.weight)
+    model.hidden(torch.zeros(1, 8, dtype=torch.long), cache)
+    cache.advance(8)
+    with pytest.raises(ValueError, match="the cache has room for 8 tokens a row, not 9"):
+        model.hidden(torch.zeros(1, 1, dtype=torch.long), cache)
+
+
 def test_dropout_works_in_training_and_not_in_evaluation() -> None:
     model = random_model(GPTConfig(vocab_size=50, context_length=16, n_embd=24, n_layer=2, n_head=2, dropout=0.5))
     ids = torch.randint(0, 50, (1, 16))

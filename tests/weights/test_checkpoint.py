@@ -230,6 +230,9 @@ def test_a_damaged_file_is_an_error_of_ours(huggingface: Path) -> None:
     (huggingface / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config\.json: cannot be read"):
         load_model(huggingface)
+    (huggingface / "config.json").write_text("[]")
+    with pytest.raises(CheckpointError, match=r"config\.json: expected a dict, found a list"):
+        load_model(huggingface)
 
 
 def test_parts_outside_the_folder_are_not_read(huggingface: Path) -> None:
