@@ -67,10 +67,11 @@ def choose_model(name: str | None, device: torch.device) -> tuple[str, str]:
         return "gpt2-tiny", "bundled with this repository"
 
 
-def load_packed(folder: Path, device: torch.device, form: str) -> GPT:
-    """A model to answer with, its weights packed for that on a CPU. ValueError for float16 and int8 elsewhere."""
+def load_packed(folder: Path, device: torch.device, form: str, is_one: bool = False) -> GPT:
+    """A model to answer with, its weights in this form. is_one: prompts come one by one, for which float32 is packed
+    too, on a CPU. Raises ValueError for other forms elsewhere."""
     model = load_model(folder, device)
-    return pack_weights(model, form) if device.type == "cpu" or form != "float32" else model
+    return pack_weights(model, form) if form != "float32" or (is_one and device.type == "cpu") else model
 
 
 def fetch_model(name: str) -> None:

@@ -69,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     shots = load_shots(args.shots, getattr(args, "k", 3)) if "shots" in args else []
     turns = bool(args.interactive and settings and settings.turns and not shots)  # examples and turns would mix
     stream = partial(
-        stream_turn if turns else stream_response, load_packed(folder, device, args.weights), load_tokenizer(),
-        template=template, past_context=args.past_context, shots=shots,
+        stream_turn if turns else stream_response, load_packed(folder, device, args.weights, is_one=True),
+        load_tokenizer(), template=template, past_context=args.past_context, shots=shots,
     )  # fmt: skip
     if args.interactive:
         Chat(stream, sampling, len(shots), turns).run(f"{args.run}, template {template}.")

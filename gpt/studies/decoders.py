@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gpt.model.generate import generate
 from gpt.model.gpt2 import GPT
-from gpt.speed.decoding import pack_weights
+from gpt.speed.decoding import PACKED, pack_weights
 from gpt.studies.contestants import Contestant, Done, Task, read_data, textbook_logits
 from gpt.text.dataset import InstructionDataset, collate
 from gpt.text.entries import Entry, split_entries
@@ -26,11 +26,13 @@ def check_lengths(ids: Sequence[list[int]], limits: Sequence[int]) -> None:
 
 
 def decoding_model(task: Task) -> GPT:
-    """Our model as one would decode with it: on a CPU, packed."""
-    model = load_model(task.folder, task.device).eval()
+    """Our model as one would decode with it: on a CPU packed, but for several rows in float32."""
+    model, is_one = load_model(task.folder, task.device).eval(), len(read_data(task).prompts) == 1
     if task.precision == "bf16":
         return model.to(torch.bfloat16)
-    return pack_weights(model, task.precision) if task.device == "cpu" else model
+    if task.precision in PACKED or (is_one and task.device == "cpu"):
+        return pack_weights(model, task.precision)
+    return model
 
 
 def decode_ours(task: Task) -> Iterator[Done | None]:

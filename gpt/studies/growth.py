@@ -41,9 +41,10 @@ ALL = Sizes()
 LIGHT = Sizes((64, 128), (1, 2), (1, 4), (50, 500), (), ())  # a test of the harness
 
 
-def entry_of(n_tokens: int) -> Entry:
-    """An entry of so many tokens: what is said does not change the work."""
-    entry, tokenizer = {"instruction": "Say it again.", "input": "", "output": "a"}, load_tokenizer()
+def entry_of(n_tokens: int, number: int = 0) -> Entry:
+    """An entry of so many tokens: what is said does not change the work, unless another entry has the same beginning,
+    so each number gives an instruction of its own."""
+    entry, tokenizer = {"instruction": f"{number} times say it.", "input": "", "output": "a"}, load_tokenizer()
     n_more = n_tokens - len(encode_entry(entry, tokenizer).ids)
     if n_more < 0:
         raise ValueError(f"no entry is as short as {n_tokens} tokens")
@@ -52,7 +53,7 @@ def entry_of(n_tokens: int) -> Entry:
 
 def write_rows(path: Path, n_rows: int, n_tokens: int) -> str:
     """A file for contestants, with one batch."""
-    rows = [entry_of(n_tokens)] * n_rows
+    rows = [entry_of(n_tokens, number) for number in range(n_rows)]
     write_json(path, {"entries": rows, "batch_size": n_rows, "prompts": [], "limits": []})
     return str(path)
 

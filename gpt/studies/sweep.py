@@ -69,13 +69,12 @@ def sweep_table(points: Sequence[dict]) -> str:
 
 
 def plot_sweep(points: Sequence[dict]) -> Axes:
-    """Lowest validation loss by learning rate; rates that broke off are missing."""
+    """Lowest validation loss by learning rate, and the last one where it is another; rates that broke off are missing."""
     done = finished(points)
     rates = [point["lr"] for point in done]
-    series = {
-        "lowest": (rates, [lowest(point) for point in done]),
-        "at the end": (rates, [point["losses"][-1] for point in done]),
-    }
+    series = {"lowest": (rates, [lowest(point) for point in done])}
+    if any(point["losses"][-1] > lowest(point) for point in done):
+        series["at the end"] = (rates, [point["losses"][-1] for point in done])
     ax = plot_lines(series, "Validation loss by learning rate", "learning rate", "nats per token")
     ax.set_xscale("log")
     ax.set_xticks(rates, [f"{rate:g}" for rate in rates])

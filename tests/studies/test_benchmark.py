@@ -365,3 +365,11 @@ def test_cuda_quick(tmp_path: Path) -> None:
     report = json.loads(path.read_text())
     assert all(result["ours"]["per_second"] > 0 for result in report["duels"].values())
     assert "times as fast" in results_page(report)
+
+
+def test_rows_of_a_batch_share_no_more_than_the_templates_words(tmp_path: Path) -> None:
+    """The wrong variant has one row again and again, which is computed once."""
+    texts = [growth.entry_of(64, number)["instruction"] for number in range(32)]
+    assert len({text[0:2] for text in texts}) == 32
+    data = json.loads(Path(growth.write_rows(tmp_path / "rows.json", 32, 64)).read_text())
+    assert [entry["instruction"] for entry in data["entries"]] == texts
