@@ -69,7 +69,7 @@ def sweep_table(points: Sequence[dict]) -> str:
 
 
 def plot_sweep(points: Sequence[dict]) -> Axes:
-    """Lowest validation loss by learning rate, and the last one where it is another; rates that broke off are missing."""
+    """Lowest validation loss by learning rate, and the last where it is another; rates that broke off are missing."""
     done = finished(points)
     rates = [point["lr"] for point in done]
     series = {"lowest": (rates, [lowest(point) for point in done])}
