@@ -260,7 +260,12 @@ def wait_for(child: int, seconds: float) -> int:
 
 
 def rows_of(out: Path) -> list[dict]:
-    return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] if out.exists() else []
+    """Without a line that was cut short when the process was killed: its mutant is tried anew."""
+    rows = []
+    for line in out.read_text(encoding="utf-8").splitlines() if out.exists() else []:
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
 
 
 def try_module(path: str, tests: Sequence[str], folder: Path, args: argparse.Namespace) -> list[dict]:
