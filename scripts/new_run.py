@@ -56,7 +56,7 @@ def new_run(args: argparse.Namespace, device: torch.device) -> tuple[Path, RunSe
         "turns" in args, skip_bad=rejected is not None,
     )  # fmt: skip
     if rejected:
-        write_rejected(folder, rejected)
+        write_rejected(folder / "rejected.jsonl" if "dry_run" not in args else None, rejected)
     return folder, settings, {"why": why, "converted": converted, "precision": f"{config.precision} ({reason})"}
 
 
@@ -68,14 +68,14 @@ def check_conversations(entries: list[Entry], data: Path) -> None:
         raise ValueError(f"--turns: no entry of {data} has a second answer: leave it out")
 
 
-def write_rejected(folder: Path, rejected: list[dict]) -> None:
-    """The records that were left out, with where they stood and why, and a line that says so."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rejected)
-    path = folder / "rejected.jsonl"
-    write_atomically(path, lambda part: part.write_text(lines, encoding="utf-8", errors="backslashreplace"))
-    print(f"note       {len(rejected)} records cannot be read and are left out, all in {path}; the first:"
-          f" {rejected[0]['where']}: {rejected[0]['reason']}")  # fmt: skip
+def write_rejected(path: Path | None, rejected: list[dict]) -> None:
+    """A line that says what was left out; and into a file, but for a dry run, the records, where they stood and why."""
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rejected)
+        write_atomically(path, lambda part: part.write_text(lines, encoding="utf-8", errors="backslashreplace"))
+    print(f"note       {len(rejected)} records cannot be read and are left out{f', all in {path}' if path else ''}; the"
+          f" first: {rejected[0]['where']}: {rejected[0]['reason']}")  # fmt: skip
 
 
 def check_ways(args: argparse.Namespace, config: TrainConfig) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ ROWS = {  # line 2 of a JSON Lines file -> what the message says
     "a truth value": (fields('"input": true'), '"input" must be text, found bool true'),
     "half an emoji": (lines('{"instruction": "a", "output": "\\ud83d"}'), '"output" has half a character'),
     "NaN": (fields('"score": NaN'), "NaN is no number of JSON: write null"),
+    "a number that is infinite": (fields('"score": 1e999'), "1e999 is no number of JSON: write null"),
     "a number of 5,000 digits": (fields(f'"n": {"9" * 5000}'), "5000 digits"),
     "unknown fields": (lines('{"question_text": "a", "reply": "b"}'), "of no known format; known are alpaca"),
     "a field missing": (lines('{"instruction": "a"}'), "its fields ['instruction'] are of no known format"),
@@ -121,6 +123,18 @@ def test_a_bad_row_can_be_left_out_and_is_kept_with_its_reason(tmp_path: Path, k
     assert row["record"] == ROWS[kind][0].decode().split("\n")[1]
 
 
+def test_a_small_file_cannot_unpack_to_any_size(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "some.json.gz"
+    path.write_bytes(gzip.compress(bytes(100 * 2**20), 1))
+    assert path.stat().st_size < 2**20
+    tracemalloc.start()
+    assert "unpacks to over 200 times its size" in fails_in_one_line(capsys, path)
+    assert tracemalloc.get_traced_memory()[1] < 200 * path.stat().st_size + 2 * 2**26
+    tracemalloc.stop()
+    path.write_bytes(gzip.compress("\n".join([GOOD] * 20_000).encode()))  # real text, and much the same
+    assert len(read_entries(path)[0]) >= 20_000
+
+
 def test_bad_objects_of_a_list_are_left_out_one_by_one(tmp_path: Path) -> None:
     path = tmp_path / "some.json"
     path.write_text(f'[{GOOD}, 5, {{"instruction": "a"}}, {GOOD}]', encoding="utf-8")
@@ -154,6 +168,10 @@ def test_skip_bad_trains_on_the_rest_and_keeps_the_rejected(
     assert "line 2: not valid JSON" in message
     run = tmp_path / "run"
     flags = ["--skip-bad", "--epochs", "1", "--split", "ordered", "--template", "short", "--device", "cpu"]
+    assert finetune.main(["--data", str(mixed), "--out", str(run), *flags, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "4 records cannot be read and are left out; the first: " in shown and "nothing was written" in shown
+    assert not run.exists()
     assert finetune.main(["--data", str(mixed), "--out", str(run), *flags]) == 0
     assert f"4 records cannot be read and are left out, all in {run / 'rejected.jsonl'}" in capsys.readouterr().out
     rejected = [json.loads(line) for line in (run / "rejected.jsonl").read_text("utf-8").splitlines()]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from gpt.text.entries import Entry, check_entry
+from gpt.text.entries import Entry, check_entry, finite
 from gpt.text.formats import find_format, record_to_entries
 from gpt.weights.checkpoint import write_atomically
 
@@ -115,7 +115,7 @@ def _json_values(path: Path) -> Iterator[tuple[str, object, str]]:
                     yield f"{path.name}: line {n}", _parsed(line), line.rstrip("\n")
             return
         try:
-            values = json.loads(file.read(), object_pairs_hook=_no_lost_value)
+            values = _loads(file.read())
         except (ValueError, RecursionError) as error:
             hint = "; one object a line is JSON Lines: call it .jsonl" if "Extra data" in str(error) else ""
             raise ValueError(f"{path}: not valid JSON: {error}{hint}") from None
@@ -129,9 +129,13 @@ def _no_text(value: object) -> object:
 
 def _parsed(line: str) -> object:
     try:
-        return _no_text(json.loads(line, object_pairs_hook=_no_lost_value))
+        return _no_text(_loads(line))
     except (ValueError, RecursionError) as error:
         return f"not valid JSON: {error}"
+
+
+def _loads(text: str) -> object:
+    return json.loads(text, object_pairs_hook=_no_lost_value, parse_constant=finite, parse_float=finite)
 
 
 def _no_lost_value(pairs: list[tuple[str, object]]) -> dict[str, object]:

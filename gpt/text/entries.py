@@ -8,12 +8,14 @@ In a file `input` may be missing, and the record may have any format of `text/fo
 
 import gzip
 import hashlib
+import io
 import json
+import math
 import random
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
@@ -125,9 +127,15 @@ def _read_text(path: Path) -> str:
     data = path.read_bytes()
     if data.startswith(b"\x1f\x8b"):  # gzip, whatever the file is called
         try:
-            data = gzip.decompress(data)
+            most = max(200 * len(data), 2**26)  # bytes; text unpacks to 3 to 20 times its size
+            file = gzip.GzipFile(fileobj=io.BytesIO(data))
+            data = b"".join(
+                islice(iter(lambda: file.read(2**20), b""), most // 2**20 + 1)
+            )  # one read would take it all
         except (EOFError, OSError, zlib.error) as error:
             raise EntryError(f"{path}: the gzip file is cut off or damaged: {error}") from None
+        if len(data) > most:
+            raise EntryError(f"{path}: it unpacks to over 200 times its size: unpack it if that is meant")
     try:
         return data.decode("utf-8-sig")  # -sig: Windows editors put a byte order mark in front
     except UnicodeDecodeError as error:
@@ -182,15 +190,17 @@ def _is_object(line: str) -> bool:
 
 def _parse(text: str, where: str) -> object:
     try:
-        return json.loads(text, object_pairs_hook=_no_duplicate_keys, parse_constant=_no_constant)
+        return json.loads(text, object_pairs_hook=_no_duplicate_keys, parse_constant=finite, parse_float=finite)
     except (ValueError, RecursionError) as error:
         remedy = _disguise(text[:2000].encode("utf-8", "replace"))
         reason = "not valid JSON" + f", {remedy}" * bool(remedy)
         raise EntryError(f"{where}: {reason}: {error}: {text.strip()[:60]!r}") from None
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON: write null")
+def finite(text: str) -> float:
+    if not math.isfinite(float(text)):  # NaN, Infinity, and 1e999, which would be read as such
+        raise ValueError(f"{text} is no number of JSON: write null")
+    return float(text)
 
 
 def _no_duplicate_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -206,11 +216,7 @@ def _unwrapped(value: object, path: Path) -> list[object]:
         return value
     if not isinstance(value, dict) or find_format(value):  # a conversation holds a list of objects too
         return [value]
-    lists = {
-        name: found
-        for name, found in value.items()
-        if isinstance(found, list) and found and all(isinstance(item, dict) for item in found)
-    }
+    lists = {n: v for n, v in value.items() if v and isinstance(v, list) and all(isinstance(i, dict) for i in v)}
     if len(lists) > 1:
         raise EntryError(f"{path}: {sorted(lists)} are lists of objects: put each into a file of its own")
     return next(iter(lists.values()), [value])
@@ -241,11 +247,10 @@ def jaccard(a: frozenset, b: frozenset) -> float:
 def near_duplicates(entries: list[Entry]) -> Iterator[tuple[int, int]]:
     """Pairs (i, j), i < j, whose prompts are nearly or exactly the same: about linear where few are.
 
-    Of two sets with Jaccard similarity t each has |set| * (1 - t) shingles at the most that the other has not, so they
-    share n of that many + n of the rarest (prefix filtering, Chaudhuri et al. 2006; n > 1: Wang et al. 2012). Only
-    those go into an inverted index, and only pairs that meet there n times are compared. There is an index for prompts
-    and one for inputs, as both have to be near: a thousand inputs under one instruction meet in the first, a thousand
-    instructions without input in the second. Of these ways each entry takes the cheapest.
+    Of two sets with Jaccard similarity t each has |set| * (1 - t) shingles at most that the other has not, so they
+    share n of that many + n of the rarest (prefix filtering, Chaudhuri et al. 2006; n > 1: Wang et al. 2012): only
+    pairs that meet n times in an index of these are compared. One index is of prompts and one of inputs, as both have
+    to be near: under one instruction all meet in the first, without inputs in the second. The cheapest way is taken.
     """
     prompts = [shingles(entry["instruction"] + "\n" + entry["input"]) for entry in entries]
     inputs = [shingles(entry["input"]) for entry in entries]
@@ -253,13 +258,12 @@ def near_duplicates(entries: list[Entry]) -> Iterator[tuple[int, int]]:
     for j in range(len(entries)):
         met = [([index[shingle] for shingle in rarest[j][1]], rarest[j][0]) for rarest, index in indexed]
         ways = [(lists[: apart + n], n) for lists, apart in met for n in MEETING if apart + n <= len(lists)]
-        lists, n_shared = min(ways, key=lambda way: sum(map(len, way[0])) * MEETING[way[1]])
-        for i in sorted(i for i, n in Counter(chain.from_iterable(lists)).items() if n >= n_shared):
+        lists, shared = min(ways, key=lambda way: sum(map(len, way[0])) * MEETING[way[1]])
+        for i in sorted(i for i, n in Counter(chain.from_iterable(lists)).items() if n >= shared):
             if jaccard(prompts[i], prompts[j]) >= NEAR and jaccard(inputs[i], inputs[j]) >= NEAR_INPUT:
                 yield i, j
-        for lists, _ in met:
-            for members in lists:
-                members.append(j)
+        for members in chain.from_iterable(lists for lists, _ in met):
+            members.append(j)
 
 
 def _rarest(sets: list[frozenset], t: float) -> list[tuple[int, list]]:
@@ -272,11 +276,9 @@ def _rarest(sets: list[frozenset], t: float) -> list[tuple[int, list]]:
 
 def duplicate_groups(entries: list[Entry]) -> list[list[int]]:
     """Positions of the entries, those that are near-duplicates (of each other or by way of others) together."""
-    same = defaultdict(list)  # a thousand copies of a prompt would be half a million pairs
-    for i, entry in enumerate(entries):
-        same[entry["instruction"], entry["input"]].append(i)
-    copies = list(same.values())
-    group = list(range(len(copies)))  # union-find: each points towards the first of its group
+    copies = {}  # a thousand of a prompt would be half a million pairs; union-find: each points towards its first
+    group = [copies.setdefault((entry["instruction"], entry["input"]), i) for i, entry in enumerate(entries)]
+    kept = list(copies.values())
 
     def first(i: int) -> int:
         while group[i] != i:
@@ -284,12 +286,12 @@ def duplicate_groups(entries: list[Entry]) -> list[list[int]]:
             i = group[i]
         return i
 
-    for i, j in near_duplicates([entries[positions[0]] for positions in copies]):
-        group[first(j)] = first(i)
+    for i, j in near_duplicates([entries[i] for i in kept]):
+        group[first(kept[j])] = first(kept[i])
     members = defaultdict(list)
-    for i, positions in enumerate(copies):
-        members[first(i)] += positions
-    return [sorted(positions) for positions in members.values()]
+    for i in range(len(entries)):
+        members[first(i)].append(i)
+    return list(members.values())
 
 
 # ---- splitting ----

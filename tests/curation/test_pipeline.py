@@ -35,6 +35,8 @@ LINES = [
     '{"instruction": "Two.", "instances": [{"input": "1", "output": "2"}, {"input": "3", "output": "4"}]}',
     '{"messages": [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}]}',
     '{"messages": [{"role": "user", "content": "Nobody answers?"}]}',
+    '{"instruction": "How much?", "output": "a", "score": NaN}',
+    '{"instruction": "How much?", "output": "a", "score": -1e999}',
     '{"question": "Sky?", "answer": "Blue.", "options": ["Blue.", "Red."]}',
     "null",
 ]
@@ -64,13 +66,15 @@ def test_a_row_that_is_no_entry_is_dropped_with_its_text_and_the_others_go_on(tm
         "half a character",
         "a key stands twice",
         "no answered instruction",
+        "NaN is no number of JSON",
+        "-1e999 is no number of JSON",
         "not an object but a NoneType",
     ]
     assert len(reasons) == len(expected) and all(a in b for a, b in zip(expected, reasons, strict=True)), reasons
     assert [row["record"] for row in dropped][:2] == [LINES[2], LINES[3]]
     assert dropped[0]["where"] == "raw.jsonl: line 3" and dropped[0]["stage"] == "read"
     assert len({row["number"] for row in dropped}) == len(dropped)
-    assert reports[0].n_in == len(kept) + len(dropped) == 14 and reports[0].n_out == 5
+    assert reports[0].n_in == len(kept) + len(dropped) == 16 and reports[0].n_out == 5
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.json.gz", "a.JSONL.gz"])
