@@ -24,6 +24,7 @@ from gpt.text.entries import Entry
 
 Ask = Callable[[str], str]
 SCALES = {"0-100": (0, 100), "1-5": (1, 5)}
+SCORES = {"pair": (None, "A", "B", "tie"), "0-100": (None, *range(101)), "1-5": (None, *range(1, 6))}
 SCALE_TEXTS = {
     "0-100": "Use a scale from 0 to 100, where 100 is the best score.",
     "1-5": """Use this rubric:
@@ -243,9 +244,11 @@ def read_verdicts(path: Path) -> dict[tuple[str, str], Verdict]:
     """Verdicts by judge and question. Of a killed run the last line may be half: it is no verdict."""
     verdicts = {}
     for line in path.read_bytes().split(b"\n") if path.exists() else []:
-        with suppress(ValueError, KeyError, TypeError):
+        with suppress(ValueError, KeyError, TypeError, RecursionError):
             row = json.loads(line)
-            verdicts[row["judge"], row["question"]] = Verdict(row["score"], row["replies"])
+            score, texts = row["score"], [row["judge"], row["question"], *row["replies"]]
+            if all(isinstance(text, str) for text in texts) and (score in SCORES["pair"] or type(score) is int):
+                verdicts[row["judge"], row["question"]] = Verdict(score, texts[2:])
     return verdicts
 
 
@@ -255,7 +258,7 @@ def verdicts_by_sample(
     """One judge's verdicts on these questions: {(sample, aspect): {row: verdict}}, without those that are missing."""
     found = {(question.sample, question.aspect): {} for question in questions}
     for question in questions:
-        if verdict := verdicts.get((judge_name, question.digest)):
+        if (verdict := verdicts.get((judge_name, question.digest))) and verdict.score in SCORES[question.form]:
             found[question.sample, question.aspect][question.row] = verdict
     return found
 

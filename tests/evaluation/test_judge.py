@@ -329,3 +329,16 @@ def test_two_judges_are_compared_on_the_same_rows(tmp_path: Path) -> None:
     summary = judge_summary(rows, {}, found.pop("me"), found)
     assert summary["agreement"]["same"]["kendall"] == pytest.approx(1.0)
     assert summary["agreement"]["opposite"]["pearson"] == pytest.approx(-1.0)
+
+
+@pytest.mark.parametrize("score", ["B", 50.0, True, -1, 101, [50], {"a": 1}, "fifty"])
+def test_a_score_that_no_judge_can_have_given_is_no_verdict(tmp_path: Path, score: object) -> None:
+    """A file of verdicts may come from anywhere."""
+    question = score_question({"instruction": "a", "input": "", "output": "b"}, "c")
+    row = {"judge": "j", "question": question.digest, "score": score, "replies": ["x"]}
+    others = [row | {"score": 50, "replies": ["50", None]}, row | {"score": 50, "judge": 3}, row | {"replies": 5}]
+    path = tmp_path / "verdicts.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in [row, *others]) + "[" * 100_000, encoding="utf-8")
+    assert verdicts_by_sample([question], read_verdicts(path), "j") == {("response", "overall"): {}}
+    path.write_text(json.dumps(row | {"score": 50}), encoding="utf-8")
+    assert verdicts_by_sample([question], read_verdicts(path), "j")["response", "overall"][0].score == 50
