@@ -247,8 +247,10 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             os.fsync(file.fileno())
         part.chmod(0o666 & ~current_umask())  # safetensors makes its files private to their owner
         os.replace(part, path)
-    except (SafetensorError, RuntimeError) as error:  # what safetensors and torch make of a full disk
-        raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+    except (OSError, SafetensorError, RuntimeError) as error:  # the last two: of safetensors and torch
+        is_full = part.exists() and shutil.disk_usage(part).free < 2**16
+        what = "the disk is full" if is_full else str(error).splitlines()[0]
+        raise OSError(f"cannot write {path}: {what}") from error
     finally:
         part.unlink(missing_ok=True)
 
