@@ -129,9 +129,7 @@ def _read_text(path: Path) -> str:
         try:
             most = max(200 * len(data), 2**26)  # bytes; text unpacks to 3 to 20 times its size
             file = gzip.GzipFile(fileobj=io.BytesIO(data))
-            data = b"".join(
-                islice(iter(lambda: file.read(2**20), b""), most // 2**20 + 1)
-            )  # one read would take it all
+            data = b"".join(islice(iter(lambda: file.read(2**20), b""), most // 2**20 + 1))  # in pieces
         except (EOFError, OSError, zlib.error) as error:
             raise EntryError(f"{path}: the gzip file is cut off or damaged: {error}") from None
         if len(data) > most:
