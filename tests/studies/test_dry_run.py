@@ -18,7 +18,7 @@ WAYS = [{}, {"eval_every": 4}, {"drop_last": True}, {"lora_rank": 2}, {"freeze":
 @pytest.fixture
 def sides(tokenizer: Tokenizer) -> dict[str, InstructionDataset]:
     entries = [
-        {"instruction": f"Say word {i}.", "input": "", "output": " ".join(["word"] * (1 + i % 7))} for i in range(70)
+        {"instruction": f"Say word {i}.", "input": "", "output": " ".join(["word"] * (1 + i % 7))} for i in range(34)
     ]
     return {n: InstructionDataset(part, tokenizer, "short", 64) for n, part in (("train", entries), ("val", entries))}
 
@@ -27,7 +27,7 @@ def sides(tokenizer: Tokenizer) -> dict[str, InstructionDataset]:
 def test_steps_validations_and_trained_weights_are_those_of_the_run(
     model: GPT, sides: dict[str, InstructionDataset], changes: dict
 ) -> None:
-    config = TrainConfig(epochs=3, batch_size=8, **changes)
+    config = TrainConfig(epochs=2, batch_size=8, **changes)
     choose_trained(model, config)
     measured = []
     found = forecast(model, sides, config, lambda: measured.append(1))
