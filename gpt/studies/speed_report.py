@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from gpt.evaluation.plots import BLUE, COLOURS, GREY, INK, name_rows, new_axes, save_figure, style
 from gpt.evaluation.report import table
 from gpt.model.gpt2 import GPTConfig
-from gpt.weights.checkpoint import read_json, write_atomically, write_json
+from gpt.weights.checkpoint import SIZES, read_json, write_atomically, write_json
 
 SECTIONS = ("duels", "growth", "speedrun")  # of a report: what was measured, by name
 CALIBRATED = 0.15  # the textbook's speed may differ so much from transformers' plain loop; else it is no yardstick
@@ -116,9 +116,9 @@ def duels_table(report: dict) -> str:
 
 
 def growths(results: dict[str, dict]) -> dict[str, list[dict]]:
-    """The results of each growth, in the order of its sizes."""
+    """The results of each growth, in the order of its sizes, in whatever order they were measured."""
     found: dict[str, list[dict]] = {}
-    for result in results.values():
+    for result in sorted(results.values(), key=lambda result: size_of(result["size"])):
         found.setdefault(result["growth"], []).append(result)
     return found
 
@@ -230,14 +230,20 @@ def plot_duels(report: dict) -> Axes:
 
 def plot_growth(report: dict) -> Axes:
     """The cost of a unit by size, both as multiples of the smallest's: a flat line is a linear cost."""
-    ax = new_axes(8.0, 5.0)
+    ax = new_axes(9.0, 5.0)
     for place, (name, results) in enumerate(growths(report["growth"]).items()):
+        sizes = [1.0, *(size_of(result["size"]) / size_of(result["first"]) for result in results)]
         costs = [1.0, *(1 / result["ratio"] for result in results)]
         style_of_line = "-" if place < len(COLOURS) else "--"
-        ax.plot(costs, style_of_line, marker="o", color=COLOURS[place % len(COLOURS)], markersize=3.5,
+        ax.plot(sizes, costs, style_of_line, marker="o", color=COLOURS[place % len(COLOURS)], markersize=3.5,
                 label=f"{name}: {results[0]['first']} to {results[-1]['size']}")  # fmt: skip
+    ax.set_xscale("log")
     ax.set_yscale("log")
-    ax.set_xticks(range(6))
-    ax.legend(frameon=False, fontsize=8)
-    return style(ax, f"Cost of a token, entry or weight: {report['machine']['name']}", "size, from the smallest on",
-                 "times the smallest size's")  # fmt: skip
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    return style(ax, f"Cost of a token, entry or weight: {report['machine']['name']}", "size, times the smallest",
+                 "cost, times the smallest size's")  # fmt: skip
+
+
+def size_of(name: str) -> float:
+    """A number, or the parameters of a model that goes by a name."""
+    return n_weights(SIZES[name]) if name in SIZES else float(name)
