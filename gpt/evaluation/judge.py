@@ -24,7 +24,7 @@ from gpt.text.entries import Entry
 
 Ask = Callable[[str], str]
 SCALES = {"0-100": (0, 100), "1-5": (1, 5)}
-SCORES = {"pair": (None, "A", "B", "tie"), "0-100": (None, *range(101)), "1-5": (None, *range(1, 6))}
+SCORES = {"pair": (None, "A", "B", "tie")} | {name: (None, *range(a, b + 1)) for name, (a, b) in SCALES.items()}
 SCALE_TEXTS = {
     "0-100": "Use a scale from 0 to 100, where 100 is the best score.",
     "1-5": """Use this rubric:
