@@ -106,8 +106,9 @@ def measure(args: argparse.Namespace, device: str, scratch: Path) -> None:
         if results is report["duels"] and "limits" not in report:
             bar.set_description("the machine's limits")
             report["limits"] = machine_limits(GPTConfig(**report["config"]), args.batch_size, report["means"], device)
-        for form in {duel.ours.precision for duel in todo if duel.ours.work == "decode"} & set(PACKED):
-            report.setdefault("agreement", {})[form] = agreement(form, load_entries(ENTRIES))
+        known = report.setdefault("agreement", {})
+        for form in {duel.ours.precision for duel in todo if duel.ours.work == "decode"} & set(PACKED) - set(known):
+            known[form] = agreement(form, load_entries(ENTRIES))
         for duel, result in benchmark.fight_all(todo, start, steps):
             results[duel.name] = result
             bar.set_description(duel.name)
