@@ -11,7 +11,6 @@ a Markdown fence around JSON is let through, and an empty response meets no dema
 import inspect
 import json
 import re
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from itertools import pairwise
@@ -155,15 +154,6 @@ def score_format(responses: Sequence[str], entries: Sequence[Entry]) -> dict[str
     if not followed:
         return {"n": 0, "value": None, "low": None, "high": None}
     return {"n": len(followed), **bootstrap_interval(followed)}
-
-
-def score_format_by_kind(responses: Sequence[str], entries: Sequence[Entry]) -> dict[str, dict[str, float | None]]:
-    """`score_format` for each kind that has an entry with constraints; entries without a kind stand under ""."""
-    rows: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
-    for response, entry in zip(responses, entries, strict=True):
-        if entry.get("constraints"):
-            rows[entry.get("kind", "")].append((response, entry))
-    return {kind: score_format(*zip(*rows[kind], strict=True)) for kind in sorted(rows)}
 
 
 # ---- the field of an entry ----

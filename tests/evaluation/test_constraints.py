@@ -11,7 +11,6 @@ from gpt.evaluation.constraints import (
     count_words,
     format_followed,
     score_format,
-    score_format_by_kind,
     sentences,
     unmet,
 )
@@ -313,25 +312,13 @@ def test_the_score_is_the_mean_over_the_entries_that_demand_something() -> None:
     assert score_format(responses, entries)["value"] == 0.75
 
 
-def test_the_score_by_kind_holds_the_kinds_that_demand_something() -> None:
-    shout, one = [{"check": "upper_case"}], [{"check": "n_words", "n": 1}]
-    entries = [entry(shout, "b"), entry(one, "a"), entry(None, "c"), entry(shout, "b"), entry(one, "a")]
-    scores = score_format_by_kind(["A", "a", "a", "b", "a"], entries)
-    assert {kind: (score["n"], score["value"]) for kind, score in scores.items()} == {"a": (2, 1.0), "b": (2, 0.5)}
-    assert list(scores) == ["a", "b"]
-    no_kind = {key: value for key, value in entry(one).items() if key != "kind"}
-    assert score_format_by_kind(["a"], [no_kind])[""]["n"] == 1
-
-
 def test_without_any_constraints_the_score_is_none_of_zero_entries() -> None:
     assert score_format(["a"], [entry(None)]) == {"n": 0, "value": None, "low": None, "high": None}
-    assert score_format_by_kind(["a"], [entry(None)]) == {}
 
 
 def test_responses_and_entries_of_different_number_are_an_error() -> None:
-    for score in (score_format, score_format_by_kind):
-        with pytest.raises(ValueError, match="longer"):
-            score(["a"], [entry(None)] * 2)
+    with pytest.raises(ValueError, match="longer"):
+        score_format(["a"], [entry(None)] * 2)
 
 
 # ---- the field of an entry ----
