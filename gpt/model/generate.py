@@ -81,7 +81,8 @@ def token_probabilities(logits: Tensor, sampling: Sampling) -> Tensor:
         logits = logits.masked_fill(logits < kth, -torch.inf)
     if sampling.top_p is not None:
         ordered, index = logits.softmax(-1).sort(descending=True, stable=True)
-        before = ordered.cumsum(-1) - ordered  # the probability of all likelier tokens: the first always stays
+        before = ordered.cumsum(-1) - ordered  # the probability of all likelier tokens
+        before[:, 0] = -1.0  # the first always stays, also where float32 rounds top_p to 0
         ordered = ordered.masked_fill(before >= sampling.top_p, 0.0)
         return torch.zeros_like(ordered).scatter(1, index, ordered / ordered.sum(-1, keepdim=True))
     return logits.softmax(-1)
@@ -261,6 +262,7 @@ def stream_response(
 ) -> Iterator[Response]:  # fmt: skip
     """The response to one entry as it grows, an item for each token: its text begins with the text before it, and the
     last item is what `respond` gives. The ids of `earlier` turns stand before the prompt."""
+    tokenizer.check_fits(model.config.vocab_size)
     room = prompt_room(model, max_new_tokens) - len(earlier)
     prompt, n_shots = encode_few_shot_prompt(entry, shots, tokenizer, template, room)
     is_cut = len(tokenizer.encode(format_prompt(entry, template))) > room

@@ -252,8 +252,9 @@ def test_top_k_and_top_p_leave_out_the_unlikely() -> None:
     assert torch.allclose(top_k, torch.tensor([[2 / 3, 1 / 3, 0, 0], [0, 0, 1 / 3, 2 / 3]]))
     top_p = token_probabilities(logits, Sampling(temperature=1, top_p=0.7))  # 0.5 is not enough, 0.75 is
     assert torch.allclose(top_p, torch.tensor([[2 / 3, 1 / 3, 0, 0], [0, 0, 1 / 3, 2 / 3]]))
-    tiny = token_probabilities(logits, Sampling(temperature=1, top_p=1e-6))
-    assert torch.allclose(tiny, torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 1.0]]))  # the likeliest always stays
+    for p in (1e-6, 1e-50):  # the second is 0 in float32
+        tiny = token_probabilities(logits, Sampling(temperature=1, top_p=p))
+        assert torch.allclose(tiny, torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 1.0]]))  # the likeliest always stays
     assert torch.allclose(token_probabilities(logits, Sampling(temperature=1, top_k=99)), logits.exp())
     cold = token_probabilities(logits, Sampling(temperature=0.5))
     assert torch.allclose(cold[0], torch.tensor([0.25, 0.0625, 0.0225, 0.01]) / 0.345)
@@ -466,5 +467,6 @@ def test_a_cut_prompt_and_a_foreign_vocabulary_are_said(model: GPT, tokenizer: T
     assert not next(respond(model, tokenizer, [fitting], max_new_tokens=2)).is_cut  # 126 of 128, to the token
     assert next(respond(model, tokenizer, [fitting], max_new_tokens=3)).is_cut
     padded = random_model(GPTConfig(vocab_size=50304, context_length=64, n_embd=16, n_layer=1, n_head=2))
-    with pytest.raises(ValueError, match="the model has 50304 tokens and GPT-2 50257"):
-        next(respond(padded, tokenizer, [ENTRY]))
+    for grown in (respond(padded, tokenizer, [ENTRY]), stream_response(padded, tokenizer, ENTRY)):
+        with pytest.raises(ValueError, match="the model has 50304 tokens and GPT-2 50257"):
+            next(grown)

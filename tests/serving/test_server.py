@@ -412,6 +412,19 @@ def test_a_pass_that_fails_is_told_and_the_next_request_is_served(
     assert load(url) == (0, 0)
 
 
+def test_no_setting_of_one_client_ends_the_answers_of_the_others(url: str, gate: Gate) -> None:
+    extreme = [{"temperature": 1, "top_p": 1e-50}, {"temperature": 1e300}, {"temperature": 1e-4, "top_k": 10**30}]
+    with ThreadPoolExecutor(4) as pool:
+        neighbour = pool.submit(ask, url, max_tokens=20)
+        others = [pool.submit(ask, url, max_tokens=5, seed=1, **settings) for settings in extreme]
+        wait_until(lambda: sum(load(url)) == 4)
+        gate.opened.set()
+        assert [other.result().status_code for other in others] == [200] * 3
+    assert max(gate.sizes) >= 3  # they did share passes
+    assert content(neighbour.result()) == content(ask(url, max_tokens=20))
+    assert content(others[0].result()) == content(ask(url, max_tokens=5))  # the likeliest token alone is left
+
+
 # ---- other people's client ----
 
 
