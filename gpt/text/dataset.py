@@ -142,11 +142,11 @@ def batches_by_length(
     """
     order = list(range(len(lengths)))
     rng.shuffle(order)
+    if drop_last:  # before the rows are sorted: after that it would always be the longest
+        order = order[: len(order) - len(order) % batch_size]
     pool = 16 * batch_size
     pools = [sorted(order[i : i + pool], key=lambda row: lengths[row]) for i in range(0, len(order), pool)]
     batches = [rows[i : i + batch_size] for rows in pools for i in range(0, len(rows), batch_size)]
-    if drop_last:
-        batches = [batch for batch in batches if len(batch) == batch_size]
     rng.shuffle(batches)
     yield from batches
 

@@ -1,4 +1,5 @@
 import random
+from collections import Counter
 
 import pytest
 import torch
@@ -192,7 +193,20 @@ def test_batches_hold_every_row_once_and_waste_little() -> None:
     assert batches != list(batches_by_length(lengths, 8, random.Random(2)))
     longest = [max(lengths[i] for i in batch) for batch in batches]
     assert longest[:16] != sorted(longest[:16])  # short and long ones in turn, as they come
-    assert len(list(batches_by_length(lengths[:20], 8, random.Random(1), drop_last=True))) == 2
+
+
+def test_the_rows_that_do_not_fill_a_batch_are_any_and_not_the_longest() -> None:
+    lengths = list(range(10, 110))  # 100 rows: 4 are left out
+    left_out, wrong = Counter(), Counter()
+    for seed in range(200):
+        batches = list(batches_by_length(lengths, 8, random.Random(seed), drop_last=True))
+        assert [len(batch) for batch in batches] == [8] * 12
+        left_out.update(set(range(100)) - {row for batch in batches for row in batch})
+        for batch in batches_by_length(lengths, 8, random.Random(seed)):  # the wrong variant: what is short at the end
+            wrong.update(batch if len(batch) < 8 else [])
+    assert left_out.total() == wrong.total() == 800
+    assert len(left_out) > 95 and max(left_out.values()) < 25  # 8 for each on average
+    assert set(wrong) == {96, 97, 98, 99}
 
 
 def test_show_mask_colours_what_counts(tokenizer: Tokenizer, capsys: pytest.CaptureFixture) -> None:
