@@ -11,7 +11,7 @@ from gpt.curation.templates import make_entries
 from gpt.curation.templates_zh import make_chinese_entries
 from gpt.evaluation.chat_client import ChatError
 from gpt.text.entries import load_entries
-from scripts.curate_run import Plan, Results, dropped_path, in_order, make, write_entries
+from scripts.curate_run import Plan, Results, check_out, dropped_path, in_order, make, write_entries
 from scripts.curate_teachers import Args, Parser, add_in_flag, add_out_flag, add_teacher_flags
 
 SEED_TASKS = Path(__file__).parents[1] / "data" / "seed_tasks.json"
@@ -162,6 +162,7 @@ def add_augment(parser: Parser) -> None:
 
 
 def run_augment(args: Args) -> int:
+    check_out(args.out, args.source)
     entries = load_entries(args.source)
     is_alone = args.method == "synonyms"
     if not is_alone and not (getattr(args, "base_url", None) and getattr(args, "model", None)):

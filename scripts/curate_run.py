@@ -9,18 +9,18 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
+from gpt.curation.pipeline import dropped_path, is_json_lines, writing
 from gpt.curation.teacher import Estimate, Job, Journal, Outcome, Teacher, estimate
 from gpt.evaluation.chat_client import ChatError
 from gpt.hardware.locks import alone_with
 from gpt.text.entries import Entry
-from gpt.weights.checkpoint import write_atomically, write_json
 from scripts.curate_teachers import Args, make_teachers
 
 ENOUGH_FAILURES = 10  # one after the other: the server is gone
@@ -64,11 +64,14 @@ def make(args: Args, plan: Plan) -> int:
 
 
 def make_alone(args: Args, plan: Plan) -> int:
+    check_out(args.out, getattr(args, "source", None))
+    path = journal_path(args.out)
+    if not path.exists() and args.out.exists() and args.out.stat().st_size:
+        raise ValueError(f"{args.out} is there, and no {path.name} to go on from: name another --out, or delete it")
     stop = threading.Event()
     teachers, clients = make_teachers(args, stop)
     about = {"teachers": [t.name for t in teachers], "temperature": args.temperature, "seed": args.seed}
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    path = args.out.with_suffix(".journal.jsonl")
     known = Journal(path, about | plan.settings).lines if path.exists() else {}
     missing = [job for job in plan.expected if job.key not in known]
     print(f"estimate   {(found := estimate(missing, teachers, args.workers, args.per_minute, args.speed))}")
@@ -94,6 +97,17 @@ def make_alone(args: Args, plan: Plan) -> int:
     return 0
 
 
+def check_out(out: Path, source: Path | None) -> None:
+    """Raises ValueError if a file that is written is the one that is read."""
+    written = (out, dropped_path(out), journal_path(out))
+    if source and any(path.exists() and path.samefile(source) for path in written):
+        raise ValueError(f"{source} would be overwritten: give --out another name")
+
+
+def journal_path(out: Path) -> Path:
+    return out.with_suffix(".journal.jsonl")
+
+
 def refuse_if_dear(found: Estimate, most: float | None) -> None:
     if most is not None and (found.dollars is None or found.dollars > most):
         what = (
@@ -105,7 +119,7 @@ def refuse_if_dear(found: Estimate, most: float | None) -> None:
 def collect(plan: Plan, out: Path, results: Results, stop: threading.Event) -> tuple[dict, list[str]]:
     """The outcomes by their places, and why jobs failed. They are appended to the files as they come."""
     done: dict[tuple[int, ...], Outcome] = {}
-    failures, in_a_row, n_entries, is_lines = [], 0, 0, out.suffix == ".jsonl"
+    failures, in_a_row, n_entries, is_lines = [], 0, 0, is_json_lines(out)
     dropped_path(out).write_bytes(b"")
     if is_lines:
         out.write_bytes(b"")
@@ -134,17 +148,11 @@ def in_order(plan: Plan, done: dict[tuple[int, ...], Outcome]) -> tuple[list[Ent
     return entries, [row for _, outcome in sorted(done.items()) for row in outcome.dropped] + surplus
 
 
-def dropped_path(out: Path) -> Path:
-    return out.with_suffix(".dropped.jsonl")
-
-
-def write_entries(path: Path, rows: Sequence[dict]) -> None:
+def write_entries(path: Path, rows: Iterable[dict]) -> None:
     """JSON Lines or a JSON list, by the path's ending; in one move."""
-    if path.suffix == ".jsonl":
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
-    else:
-        write_json(path, list(rows))
+    with writing(path) as write:
+        for row in rows:
+            write(row)
 
 
 def report(out: Path, entries: list, dropped: list[dict], journal: Journal, teachers: list[Teacher]) -> None:

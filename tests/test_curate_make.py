@@ -232,6 +232,34 @@ def test_what_the_user_can_mend_is_one_line(
         assert message in shown and shown.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.dropped.jsonl", "a.journal.jsonl", "link.jsonl"])
+def test_what_is_read_is_never_written_over(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture, name: str
+) -> None:
+    source, text = tmp_path / name, '{"instruction": "Name three birds that swim.", "output": "Duck, swan, coot."}\n'
+    source.write_text(text)
+    if name.startswith("link"):
+        (tmp_path / "a.jsonl").symlink_to(source)
+    for command in (["augment"], ["evolve"], ["answers"], ["augment", "--method", "synonyms"]):
+        assert main([*command, "--in", str(source), *flags(server, tmp_path / "a.jsonl")]) == 2
+        assert "would be overwritten" in capsys.readouterr().err
+        assert source.read_text() == text
+    assert server.asked == []
+
+
+def test_a_file_that_another_program_wrote_is_not_written_over(
+    server: Server, tmp_path: Path, instructions: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "made.jsonl"
+    argv = ["answers", "--in", str(instructions), *flags(server, out)]
+    out.write_text('{"precious": 1}\n')
+    assert main(argv) == 2
+    assert "name another --out, or delete it" in capsys.readouterr().err
+    assert out.read_text() == '{"precious": 1}\n' and server.asked == []
+    out.write_text("")  # of a run that was killed before its first line, say
+    assert main(argv) == 0 == main(argv)
+
+
 # ---- what goes wrong ----
 
 
