@@ -46,8 +46,8 @@ def add_template(parser: Parser) -> None:
 
 def run_template(args: Args) -> int:
     makers = {"en": [make_entries], "zh": [make_chinese_entries], "both": [make_entries, make_chinese_entries]}
+    check_out(args.out)
     entries = [entry for maker in makers[args.language] for entry in maker(args.n, args.seed)]
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     write_entries(args.out, entries)
     print(f"made       {len(entries)} entries of {len({e['source'] for e in entries})} templates: {args.out}")
     return 0

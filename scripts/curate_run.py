@@ -97,8 +97,11 @@ def make_alone(args: Args, plan: Plan) -> int:
     return 0
 
 
-def check_out(out: Path, source: Path | None) -> None:
-    """Raises ValueError if a file that is written is the one that is read."""
+def check_out(out: Path, source: Path | None = None) -> None:
+    """Raises ValueError for an ending that says no format, or if a file that is written is the one that is read."""
+    if out.suffix == ".gz":
+        raise ValueError(f"{out}: what is made is appended to as it comes, not packed: leave .gz away")
+    is_json_lines(out)
     written = (out, dropped_path(out), journal_path(out))
     if source and any(path.exists() and path.samefile(source) for path in written):
         raise ValueError(f"{source} would be overwritten: give --out another name")

@@ -260,6 +260,18 @@ def test_a_file_that_another_program_wrote_is_not_written_over(
     assert main(argv) == 0 == main(argv)
 
 
+def test_the_ending_of_out_says_what_is_written(
+    server: Server, tmp_path: Path, instructions: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["answers", "--in", str(instructions), *flags(server, tmp_path / "made.ndjson")]) == 0
+    assert len(rows(tmp_path / "made.ndjson")) == 12  # an object a line
+    for command in (["answers", "--in", str(instructions), *flags(server, tmp_path / "a")[:4]], ["template"]):
+        for name, message in (("a", "neither JSON nor JSON Lines"), ("a.txt", "neither"), ("a.jsonl.gz", "leave .gz")):
+            assert main([*command, "--out", str(tmp_path / name)]) == 2
+            assert message in capsys.readouterr().err
+            assert not (tmp_path / name).exists()
+
+
 # ---- what goes wrong ----
 
 
