@@ -26,8 +26,13 @@ answer alone: no introduction, and no remark about it.
 
 Instruction: {instruction}
 {input}"""
+# What stands before an answer: "Sure, here is a bird:", a line of its own such as "Certainly!", or a label. Nothing
+# else: "Certainly not!" and "Okay, the ratio is 3:4." are answers.
 PREAMBLE = re.compile(
-    r"\A(?:(?:sure|certainly|of course|okay)[^\n]{0,60}|(?:answer|output|response|答案|回答))\s*[:：!]\s*", re.I
+    r"\A(?:(?:sure|certainly|of course|okay)\b(?:[,!.]?\s*here(?:['’]s| is| are)\b[^\n:：]{0,60}[:：]"
+    r"|(?:[,!.][^\n:：]{0,60}[:：]|[,!.][^\n:：]{0,40}\bhelp\b[^\n:：]{0,20}[!.]|[!.])[ \t]*\n)"
+    r"|(?:answer|output|response|答案|回答)\s*[:：])\s*",
+    re.IGNORECASE,
 )
 
 

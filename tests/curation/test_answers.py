@@ -1,6 +1,7 @@
 """Plain answers and texts with a sentiment."""
 
 import json
+import re
 from collections import Counter
 from itertools import product
 from pathlib import Path
@@ -78,6 +79,39 @@ def test_an_answer_is_bared_or_its_fault_is_named(reply: str, text: str | None, 
     found, why = ask_answer(entry("Name a bird."), lambda prompt: reply)
     assert why == reason
     assert text is None or found == text
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        ("Sure, here's a bird: A robin.", "A robin."),
+        ("Of course! Here are two birds:\n\nA robin: small.", "A robin: small."),
+        ("Certainly!\nA robin.", "A robin."),
+        ("Okay, I am glad to help you with that!\n\nA robin.", "A robin."),
+        ("答案：知更鸟", "知更鸟"),
+    ],
+)
+def test_what_stands_before_an_answer_is_taken_off(reply: str, text: str) -> None:
+    assert ask_answer(entry("Name a bird."), lambda prompt: reply)[0] == text
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Sure! The train leaves at 10:30.",
+        "Okay, the ratio is 3:4.",
+        "Of course! See https://example.org for more.",
+        "Certainly not! War is wrong: it kills.",
+        "Certainly, war is wrong!\nIt kills.",
+        "Sure, I'd love to come!\nSee you at 8:00.",
+        "Sure-footed: a goat.",
+        "Answers vary: some say so.",
+    ],
+)
+def test_an_answer_keeps_its_beginning(answer: str) -> None:
+    greedy = re.compile(r"\A(?:sure|certainly|of course|okay)[^\n]{0,60}\s*[:!]\s*", re.IGNORECASE)
+    assert ask_answer(entry("Answer."), lambda prompt: answer) == (answer, None)
+    assert answer.startswith("Answers") or greedy.sub("", answer) != answer  # what the shorter pattern would cut
 
 
 # ---- sentiment ----
