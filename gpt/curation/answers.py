@@ -18,7 +18,8 @@ from random import Random
 
 from gpt.curation.replies import why_unusable, without_thoughts
 from gpt.curation.teacher import Ask, Job, Outcome, drop, failed, is_hard, key_of, made_by
-from gpt.text.entries import Entry, words
+from gpt.text.entries import Entry, check_entry, finite, words
+from gpt.text.formats import find_format, record_to_entries, shown
 
 ANSWER = """\
 Do what the instruction asks, correctly and no longer than it needs, in the language of the instruction. Reply with the
@@ -47,21 +48,41 @@ def read_instructions(path: Path) -> list[Entry]:
         rows: object = lines
     else:
         try:
-            rows = json.loads(text)
+            rows = _loads(text)
         except ValueError:
             try:
-                rows = [json.loads(line) for line in lines]
+                rows = [_loads(line) for line in lines]
             except ValueError as error:
                 raise ValueError(f"{path}: neither JSON nor JSON Lines: {error}") from None
-    rows = rows if isinstance(rows, list) else [rows]
     entries = []
-    for i, row in enumerate(rows):
-        row = {"instruction": row} if isinstance(row, str) else row
-        if not isinstance(row, dict) or not isinstance(row.get("instruction"), str) or not row["instruction"].strip():
-            raise ValueError(f'{path}: row {i} has no "instruction": each row is a text or an object with one')
-        entries.append({"input": "", **row, "output": row.get("output") or ""})
+    for i, row in enumerate(rows if isinstance(rows, list) else [rows]):
+        try:
+            entries += _entries_of(row)
+        except ValueError as error:
+            raise ValueError(f"{path}: row {i}: {error}") from None
     if not entries:
         raise ValueError(f"{path}: no instructions in it")
+    return entries
+
+
+_loads = partial(json.loads, parse_constant=finite, parse_float=finite)
+
+
+def _entries_of(row: object) -> list[Entry]:
+    """A text, an instruction without an answer, or a record of any format that `text/formats.py` knows."""
+    row = {"instruction": row} if isinstance(row, str) else row
+    if not isinstance(row, dict):
+        raise ValueError(f"an instruction is a text or an object, found {shown(row)}")
+    row = {name: value for name, value in row.items() if value is not None or name not in ("output", "response")}
+    if find_format(row) is None:
+        if "instruction" not in row:
+            raise ValueError(f'it has no "instruction" and is of no known format: its fields are {sorted(row)}')
+        row |= {"response": ""}  # with it, a "context" is the input
+    entries, _ = record_to_entries(row)
+    for entry in entries:
+        check_entry(entry)
+    if not entries:
+        raise ValueError("no user turn of it is answered: give the last one as an instruction")
     return entries
 
 

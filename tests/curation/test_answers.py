@@ -19,6 +19,7 @@ from gpt.curation.answers import (
     sentiment_jobs,
 )
 from gpt.curation.teacher import Journal, Teacher, run_jobs
+from gpt.text.entries import load_entries
 
 
 def entry(instruction: str, given: str = "", output: str = "") -> dict:
@@ -47,10 +48,52 @@ def test_a_text_file_has_an_instruction_a_line(tmp_path: Path) -> None:
 
 def test_what_has_no_instruction_is_an_error_with_its_position(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('["Name a bird.", {"question": "Why?"}]')
-    with pytest.raises(ValueError, match='row 1 has no "instruction"'):
+    with pytest.raises(ValueError, match='row 1: it has no "instruction"'):
         read_instructions(tmp_path / "a.json")
     (tmp_path / "a.json").write_text("{broken")
     with pytest.raises(ValueError, match="neither JSON nor JSON Lines"):
+        read_instructions(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"instruction": "Add.", "input": None}, entry("Add.")),
+        ({"instruction": "Add.", "input": "1 + 2", "output": None}, entry("Add.", "1 + 2")),
+        ({"instruction": "Add.", "context": "1 + 2"}, entry("Add.", "1 + 2")),
+        ({"instruction": "Add.", "context": "1 + 2", "response": ""}, entry("Add.", "1 + 2")),
+        ({"instruction": "Add.", "context": "1 + 2", "response": "3"}, entry("Add.", "1 + 2", "3")),
+        ({"instruction": "Add.", "input": "<noinput>"}, entry("Add.")),
+        ({"question": "1 + 2?", "answer": "3"}, entry("1 + 2?", "", "3")),
+        ({"instruction": "Add.", "kind": "arithmetic"}, entry("Add.") | {"kind": "arithmetic"}),
+    ],
+)
+def test_instructions_are_read_as_entries_are(tmp_path: Path, row: dict, expected: dict) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([row]))
+    assert read_instructions(path) == [expected]
+    [job] = answer_jobs([expected]) or [None]
+    assert (job is None) == bool(expected["output"])
+    assert job is None or expected["input"] in job.prompt
+    if expected["output"]:
+        assert load_entries(path) == [expected]  # every command reads the same
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"instruction": "Add.", "output": 4}', 'row 0: "output" must be text, found int 4'),
+        ('{"instruction": "Add.", "input": ["1"]}', 'row 0: "input" must be text, found list'),
+        ('{"instruction": " "}', 'row 0: "instruction" is empty'),
+        ('{"instruction": "Add.", "score": NaN}', "NaN is no number of JSON"),
+        ('{"instruction": "Half \\ud83d"}', "row 0: .*half a character"),
+        ('{"messages": [{"role": "user", "content": "Why?"}]}', "row 0: no user turn of it is answered"),
+        ("4", "row 0: an instruction is a text or an object, found int 4"),
+    ],
+)
+def test_rows_that_no_other_command_could_read_are_refused(tmp_path: Path, row: str, message: str) -> None:
+    (tmp_path / "a.json").write_text(f"[{row}]")
+    with pytest.raises(ValueError, match=message):
         read_instructions(tmp_path / "a.json")
 
 
