@@ -94,6 +94,8 @@ def augment(ask: Ask, entry: Entry, rewrite: Callable[[Ask, Entry], tuple[str, s
     about = {"parent": entry_id(entry), "old": entry["instruction"]}
     if is_code(entry):
         return failed("code is never augmented", **about)
+    if entry.get("turns"):
+        return failed("a conversation is not augmented: its later turns answer the first as it was said", **about)
     new, reason = rewrite(ask, entry)
     reason = reason or why_not_same(entry, new)
     if not reason and method != "synonyms":

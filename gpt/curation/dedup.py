@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpt.text.entries import Entry, words
+from gpt.tuning.turns import exchanges
 
 N_GRAM = 5  # characters
 N_HASHES = 128  # minima of a text
@@ -37,8 +38,9 @@ class Match(NamedTuple):
 
 
 def dedup_text(entry: Entry) -> str:
-    """What is compared: all three fields in lower case, white space collapsed."""
-    return " ".join(f"{entry['instruction']} {entry['input']} {entry['output']}".lower().split())
+    """What is compared: all three fields, of each exchange of a conversation, in lower case, white space collapsed."""
+    fields = (f"{e['instruction']} {e['input']} {e['output']}" for e in exchanges(entry))
+    return " ".join(" ".join(fields).lower().split())
 
 
 def shingle_hashes(text: str, size: int = N_GRAM) -> np.ndarray:

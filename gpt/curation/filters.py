@@ -6,7 +6,8 @@
 The rules follow what is known to go wrong in sets that models or crowds wrote: Gopher's repetition filters (Rae et al.
 2021, A1.1), and the faults that AlpacaDataCleaned lists. Lengths are counted by `text.entries.words`: in scripts
 written without spaces a character counts as a word, so Chinese text is neither one word nor forty times too long.
-`FILTERS` is the table; a filter of your own is any function of the same shape.
+`FILTERS` is the table; a filter of your own is any function of the same shape. Of a conversation every exchange is
+looked at; `length` and `copied` look at the first, as people say "?" and "Thanks!" later, and are thanked back.
 """
 
 import json
@@ -20,9 +21,11 @@ import regex
 
 from gpt.curation.refusals import find_refusal
 from gpt.text.entries import Entry, words
+from gpt.tuning.turns import exchanges
 
 Filter = Callable[[Entry], str | None]
 FIELDS = ("instruction", "input", "output")
+CONTEXT = 4000  # characters before an exchange that its rules look back at
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,51 @@ def shown(text: str, n: int = 50) -> str:
     """The beginning of a text on one line, for reasons."""
     text = " ".join(text.split())
     return text if len(text) <= n else text[: n - 3] + "..."
+
+
+# ---- conversations ----
+
+
+def texts_of(entry: Entry) -> list[tuple[str, str]]:
+    """(place, text) of all that an entry says: its fields, the turns that these do not repeat, its system message."""
+    places = [(field, entry[field]) for field in FIELDS]
+    for n, turn in enumerate(entry.get("turns", []), start=1):
+        if turn["content"] not in (entry["instruction"], entry["output"]):
+            places.append((f"conversation's turn {n}", turn["content"]))
+        places.append((f"input of turn {n}", turn.get("input", "")))
+    return [*places, ("system message", entry.get("system", ""))]
+
+
+def with_texts(entry: Entry, change: Callable[[str], str]) -> Entry:
+    """The entry with all that it says changed; the same object where nothing changes."""
+    changed: Entry = {**entry, **{field: change(entry[field]) for field in FIELDS}}
+    if "turns" in entry:
+        names = ("content", "input")
+        changed["turns"] = [{k: change(v) if k in names else v for k, v in turn.items()} for turn in entry["turns"]]
+    if "system" in entry:
+        changed["system"] = change(entry["system"])
+    return entry if changed == entry else changed
+
+
+def in_context(entry: Entry) -> list[Entry]:
+    """The exchanges of an entry. What was said before is the input of a later one, as it may speak of that."""
+    said, found = "", []
+    for exchange in exchanges(entry):
+        found.append(exchange | {"input": f"{said}\n{exchange['input']}"} if found else exchange)
+        said = "\n".join([said, *(exchange[field] for field in FIELDS)])[-CONTEXT:]
+    return found
+
+
+def of_exchanges(check: Callable[[Entry, "Limits"], str | None]) -> Callable[[Entry, "Limits"], str | None]:
+    """The rule, asked of each exchange of a conversation."""
+
+    def checked(entry: Entry, limits: Limits) -> str | None:
+        for n, exchange in enumerate(in_context(entry), start=1):
+            if reason := check(exchange, limits):
+                return f"exchange {n}: {reason}" if n > 1 else reason
+        return None
+
+    return checked
 
 
 # ---- length ----
@@ -360,8 +408,7 @@ def _ftfy() -> object:
 def check_encoding(entry: Entry, limits: Limits) -> str | None:
     """Text that was read in the wrong encoding once: "CafÃ©", characters that were lost, control characters."""
     ftfy = _ftfy()
-    for field in FIELDS:
-        text = entry[field]
+    for field, text in texts_of(entry):
         if "\ufffd" in text:
             return f"the {field} has lost a character (U+FFFD)"
         if found := CONTROL.search(text):
@@ -382,19 +429,18 @@ def check_encoding(entry: Entry, limits: Limits) -> str | None:
 def repair_encoding(entry: Entry) -> Entry:
     """The entry with what can be mended mended (ftfy), control characters left out; the same object if it was fine."""
     ftfy = _ftfy()
-    mended = {field: CONTROL.sub("", ftfy.fix_encoding(entry[field])) for field in FIELDS}
-    return entry if all(mended[field] == entry[field] for field in FIELDS) else {**entry, **mended}
+    return with_texts(entry, lambda text: CONTROL.sub("", ftfy.fix_encoding(text)))
 
 
 # ---- all of them ----
 
 FILTERS: Mapping[str, Callable[[Entry, Limits], str | None]] = {
     "length": check_length,
-    "repetition": check_repetition,
-    "incomplete": check_incomplete,
-    "refusal": check_refusal,
-    "placeholder": check_placeholder,
-    "language": check_language,
+    "repetition": of_exchanges(check_repetition),
+    "incomplete": of_exchanges(check_incomplete),
+    "refusal": of_exchanges(check_refusal),
+    "placeholder": of_exchanges(check_placeholder),
+    "language": of_exchanges(check_language),
     "copied": check_copied,
     "encoding": check_encoding,
 }

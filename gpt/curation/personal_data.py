@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from gpt.curation.filters import FIELDS
+from gpt.curation.filters import texts_of, with_texts
 from gpt.text.entries import Entry
 
 SURE = 0.5  # presidio's confidence, 0..1, from which a pattern counts
@@ -122,8 +122,8 @@ def make_personal_filter(find: Finder) -> Callable[[Entry], str | None]:
     """A filter that drops an entry with personal data. The reason names the kind and not the data."""
 
     def check(entry: Entry) -> str | None:
-        for field in FIELDS:
-            if found := find(entry[field]):
+        for field, text in texts_of(entry):
+            if found := find(text):
                 return f"personal data: {', '.join(sorted({item.kind for item in found}))} in the {field}"
         return None
 
@@ -131,18 +131,5 @@ def make_personal_filter(find: Finder) -> Callable[[Entry], str | None]:
 
 
 def make_scrubber(find: Finder) -> Callable[[Entry], Entry]:
-    """Puts kinds in place of personal data, in all three fields and in a conversation's turns; the same object if there
-    is none."""
-
-    def clean(text: str) -> str:
-        return scrub(text, find(text))
-
-    def scrubbed(entry: Entry) -> Entry:
-        changed: Entry = {**entry, **{field: clean(entry[field]) for field in FIELDS}}
-        if "turns" in entry:
-            changed["turns"] = [turn | {"content": clean(turn["content"])} for turn in entry["turns"]]
-        if "system" in entry:
-            changed["system"] = clean(entry["system"])
-        return entry if changed == entry else changed
-
-    return scrubbed
+    """Puts kinds in place of personal data, in every text of an entry; the same object if there is none."""
+    return lambda entry: with_texts(entry, lambda text: scrub(text, find(text)))

@@ -18,6 +18,7 @@ from typing import IO
 
 from gpt.text.entries import Entry, check_entry, finite
 from gpt.text.formats import find_format, record_to_entries
+from gpt.tuning.turns import check_turns
 from gpt.weights.checkpoint import write_atomically
 
 Stage = Callable[[int, Entry], Entry | str]  # (number from 1, entry) -> the entry, changed or not, or why it goes
@@ -101,6 +102,7 @@ def _entries_of(value: object) -> list[Entry | str]:
 def _checked(entry: Entry) -> Entry | str:
     try:
         check_entry(entry)
+        check_turns(entry, "the conversation")
     except ValueError as error:
         return str(error)
     return entry

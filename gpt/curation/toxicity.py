@@ -12,7 +12,7 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
-from gpt.curation.filters import FIELDS, Filter
+from gpt.curation.filters import Filter, texts_of
 from gpt.text.entries import Entry
 
 EVERYDAY = frozenset(
@@ -86,9 +86,9 @@ def _fits_stars(token: str, listed: frozenset[str]) -> bool:
 
 
 def check_words(entry: Entry, listed: frozenset[str] | None = None) -> str | None:
-    """A filter: insults, slurs and obscenities in any field."""
-    for field in FIELDS:
-        if word := find_insult(entry[field], listed):
+    """A filter: insults, slurs and obscenities in any text of an entry."""
+    for field, text in texts_of(entry):
+        if word := find_insult(text, listed):
             return f'toxic word: "{word}" in the {field}'
     return None
 
@@ -100,8 +100,8 @@ def make_toxicity_filter(words_file: Path | None = None) -> Filter:
     unspaced = [word for word in listed if not word.isascii()]  # found as they stand: Chinese has no spaces
 
     def check(entry: Entry) -> str | None:
-        for field in FIELDS:
-            if word := next((word for word in unspaced if word in entry[field].lower()), None):
+        for field, text in texts_of(entry):
+            if word := next((word for word in unspaced if word in text.lower()), None):
                 return f'toxic word: "{word}" in the {field}'
         return check_words(entry, listed)
 
@@ -118,8 +118,8 @@ def make_classifier_filter(score: Callable[[str], dict[str, float]] | None = Non
         score = Detoxify("original").predict
 
     def check(entry: Entry) -> str | None:
-        for field in FIELDS:
-            scores = score(entry[field]) if entry[field].strip() else {"": 0.0}
+        for field, text in texts_of(entry):
+            scores = score(text) if text.strip() else {"": 0.0}
             sort, value = max(scores.items(), key=lambda item: item[1])
             if value >= threshold:
                 return f"{sort.replace('_', ' ')}: {value:.2f} in the {field}"

@@ -104,6 +104,14 @@ def test_code_is_never_touched(row: dict) -> None:
         assert outcome.dropped[0]["reason"] == "code is never augmented"
 
 
+def test_a_conversation_is_left_as_it_was_said() -> None:
+    turns = [{"role": "user", "content": BIRDS["instruction"]}, {"role": "assistant", "content": BIRDS["output"]},
+             {"role": "user", "content": "Which is the largest?"}]  # fmt: skip
+    [job] = augment_jobs([BIRDS | {"turns": turns}], "paraphrase")
+    outcome = job.work(lambda prompt: pytest.fail("asked"))
+    assert outcome.entries == [] and outcome.dropped[0]["reason"].startswith("a conversation is not augmented")
+
+
 def test_prose_is_no_code() -> None:
     rows = [BIRDS, entry("Import duties: what are they?"), entry("What is a class action (law)?")]
     assert not any(map(is_code, rows))

@@ -183,3 +183,14 @@ def test_a_chain_keeps_what_is_not_near_the_kept_one() -> None:
 
 def test_empty_entries_are_duplicates_of_each_other() -> None:
     assert deduplicate([entry(""), entry(" "), entry("a")]) == [None, "duplicate of entry 1", None]
+
+
+def test_two_conversations_that_open_alike_and_go_on_differently_stay() -> None:
+    def chat(asked: str, answer: str) -> Entry:
+        opening = [{"role": "user", "content": "Hello there!"}, {"role": "assistant", "content": "Hello! What is it?"}]
+        later = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+        return entry("Hello there!", "Hello! What is it?", turns=opening + later)
+
+    rivers, bread = chat("What do rivers do?", LONG), chat("How is bread made?", "Of flour and water, and with time.")
+    assert deduplicate([rivers, bread, rivers]) == [None, None, "duplicate of entry 1"]
+    assert deduplicate([{**row, "turns": []} for row in (rivers, bread)])[1] == "duplicate of entry 1"  # but for turns

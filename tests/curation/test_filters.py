@@ -274,3 +274,45 @@ def test_a_huge_monotonous_text_takes_no_time_and_breaks_nothing(unit: str) -> N
             check(row)
         kind_of(row)
         assert time.perf_counter() - start < 5  # quadratic ones took minutes
+
+
+def chat(*said: str, **others: object) -> dict:
+    """A conversation as it is read: the first exchange is the entry, the whole stands in its turns."""
+    roles = ("user", "assistant") * len(said)
+    turns = [{"role": role, "content": text} for role, text in zip(roles, said, strict=False)]
+    return entry(said[0], said[1]) | {"turns": turns, **others}
+
+
+@pytest.mark.parametrize(
+    "answer, name",
+    [
+        ("As an AI language model, I have no body.", "refusal"),
+        ("Here it is:\n```python\nprint(1)", "incomplete"),
+        ("Dear [Name], thank you.", "placeholder"),
+        ("I am a cat. " * 9, "repetition"),
+        ("Река течёт к морю.", "language"),
+    ],
+)
+def test_a_later_answer_of_a_conversation_is_looked_at_like_the_first(answer: str, name: str) -> None:
+    spoilt = chat("Hello there!", "Hello!", "What now?", answer)
+    assert first_reason(spoilt, make_filters()).startswith(f"{name}: exchange 2: ")
+    first = {field: spoilt[field] for field in ("instruction", "input", "output")}
+    assert first_reason(first, make_filters()) is None  # which is all that was looked at
+
+
+def test_a_later_turn_may_speak_of_what_was_said_before_it() -> None:
+    sound = chat("Tell me of the river.", PROSE, "Summarise the text above.", "It rises, runs and feeds.", "?", "Yes?")
+    assert first_reason(sound, make_filters()) is None
+    alone = entry("Summarise the text above.", "It rises, runs and feeds.")
+    assert "there is no input" in first_reason(alone, make_filters())
+
+
+def test_a_conversation_is_mended_as_a_whole_and_a_fault_in_it_has_its_place() -> None:
+    broken = chat("Where is the cafÃ©?", "There.", "The cafÃ©?", "The cafÃ©.", system="A cafÃ©.")
+    mended = repair_encoding(broken)
+    assert mended["turns"][0]["content"] == mended["instruction"] == "Where is the café?"
+    assert "Ã" not in str(mended) and "Ã" in str(broken)
+    later = chat("Where is it?", "There.", "The cafÃ©?", "Yes.")
+    assert "the conversation's turn 3 was read in the wrong encoding" in first_reason(
+        later, make_filters(names=["encoding"])
+    )

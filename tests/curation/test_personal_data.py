@@ -99,3 +99,14 @@ def test_of_our_own_entries_only_made_up_addresses_are_found() -> None:
     texts = [e[field] for e in load_entries(ROOT / "data" / "instructions.json") for field in ("input", "output")]
     found = [text[hit.start : hit.end] for text in texts for hit in find_patterns(text)]
     assert found and all("@example.com" in item or "555" in item for item in found)
+
+
+def test_dropping_looks_wherever_scrubbing_does() -> None:
+    hello = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    entry = {"instruction": "Hi", "input": "", "output": "Hello"}
+    entry["turns"] = [*hello, {"role": "user", "content": "I am ada@example.org"}]
+    assert make_personal_filter(find_patterns)(entry) == "personal data: EMAIL_ADDRESS in the conversation's turn 3"
+    entry["turns"][2] = {"role": "user", "content": "Who?", "input": "ada@example.org"}
+    assert make_personal_filter(find_patterns)(entry) == "personal data: EMAIL_ADDRESS in the input of turn 3"
+    assert make_scrubber(find_patterns)(entry)["turns"][2]["input"] == "<EMAIL_ADDRESS>"
+    assert make_personal_filter(find_patterns)(entry | {"turns": hello}) is None

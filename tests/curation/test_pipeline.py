@@ -77,6 +77,12 @@ def test_a_row_that_is_no_entry_is_dropped_with_its_text_and_the_others_go_on(tm
     assert reports[0].n_in == len(kept) + len(dropped) == 16 and reports[0].n_out == 5
 
 
+@pytest.mark.parametrize("turns", [3, ["Hi"], [{"role": "user"}], [{"role": "user", "content": "a"}] * 2])
+def test_turns_that_are_no_conversation_are_a_reason(tmp_path: Path, turns: object) -> None:
+    [row] = read_rows(write(tmp_path / "a.json", json.dumps([GOOD | {"turns": turns}])))
+    assert row.entry is None and "turns" in row.reason
+
+
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.json.gz", "a.JSONL.gz"])
 def test_json_and_json_lines_are_read_gzipped_or_not(tmp_path: Path, name: str) -> None:
     rows = [GOOD, GOOD | {"output": "茶\u2028茶"}]

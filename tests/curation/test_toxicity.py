@@ -102,3 +102,13 @@ def test_a_missing_library_is_one_line_that_says_what_to_install(monkeypatch: py
 
 def test_no_everyday_word_slips_back_in() -> None:
     assert not toxicity.EVERYDAY & toxicity.insults()
+
+
+def test_every_turn_of_a_conversation_is_read() -> None:
+    turns = [{"role": "user", "content": "Say something."}, {"role": "assistant", "content": "Hello."},
+             {"role": "user", "content": "More!"}, {"role": "assistant", "content": "You asshole."}]  # fmt: skip
+    said = entry("Hello.") | {"turns": turns}
+    assert "in the conversation's turn 4" in make_toxicity_filter()(said)
+    classify = make_classifier_filter(lambda text: {"toxicity": float("ass" in text)})
+    assert classify(said) == "toxicity: 1.00 in the conversation's turn 4"
+    assert "in the system message" in make_toxicity_filter()(entry("Hello.") | {"system": "Asshole"})
