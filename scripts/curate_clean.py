@@ -153,7 +153,7 @@ def write_card(out: Path, source: str, reports: list[StageReport], settings: dic
     figures = card_figures(entries, reports) if entries else {}
     for name, ax in figures.items():
         write_atomically(folder / name, lambda part, ax=ax: save_figure(ax, part))
-    page = data_card(out.name, source, reports, entries, settings, list(figures))
+    page = pipeline.writable(data_card(out.name, source, reports, entries, settings, list(figures)))
     html = html_page(page, folder)
     write_atomically(folder / "card.md", lambda part: part.write_text(page, encoding="utf-8"))
     write_atomically(folder / "card.html", lambda part: part.write_text(html, encoding="utf-8"))

@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 from gpt.curation.data_card import draw_entries
-from gpt.curation.pipeline import read_rows
+from gpt.curation.pipeline import read_rows, writable
 from gpt.evaluation.metrics import bootstrap_interval
 from gpt.text.entries import Entry
 
@@ -67,7 +67,7 @@ def append_line(path: Path, row: dict) -> None:
         if file.tell():
             file.seek(-1, 2)
             file.write(b"" if file.read(1) == b"\n" else b"\n")
-        file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        file.write(writable(json.dumps(row, ensure_ascii=False)).encode() + b"\n")
 
 
 def digest(entry: Entry) -> str:

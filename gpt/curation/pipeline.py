@@ -24,6 +24,7 @@ from gpt.weights.checkpoint import write_atomically
 Stage = Callable[[int, Entry], Entry | str]  # (number from 1, entry) -> the entry, changed or not, or why it goes
 N_SAMPLES = 5  # dropped entries that a report shows of each stage
 READING = "read"  # the stage in which a row may turn out to be no entry
+HALF_CHARACTERS = "backslashreplace"  # half an emoji, which UTF-8 cannot hold, becomes \ud83d, as JSON has it
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         for item in [value] if isinstance(value, str) else _entries_of(value):  # a text says why it cannot be read
             number += 1
             if isinstance(item, str):
-                yield Row(number, None, where, item, raw)
+                yield Row(number, None, where, writable(item), raw)
             else:
                 yield Row(number, item, where)
 
@@ -97,6 +98,11 @@ def _entries_of(value: object) -> list[Entry | str]:
     except ValueError as error:
         return [str(error)]
     return [_checked(entry) for entry in entries] or ["the record holds no answered instruction"]
+
+
+def writable(text: str) -> str:
+    """The text with an escape in place of each half character."""
+    return text.encode("utf-8", HALF_CHARACTERS).decode("utf-8")
 
 
 def _checked(entry: Entry) -> Entry | str:
@@ -192,7 +198,7 @@ def writing(path: Path) -> Iterator[Callable[[dict], None]]:
     gathered = path.with_name(path.name + ".partial")
     n_written = 0
     try:
-        with gathered.open("w", encoding="utf-8") as file:
+        with gathered.open("w", encoding="utf-8", errors=HALF_CHARACTERS) as file:
 
             def write(entry: dict) -> None:
                 nonlocal n_written

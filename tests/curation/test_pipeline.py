@@ -122,6 +122,20 @@ def test_a_byte_that_is_no_utf8_costs_its_row_and_not_the_file(tmp_path: Path) -
     assert "U+FFFD" in lines_of(dropped_path(out))[0]["reason"]
 
 
+@pytest.mark.parametrize("name", ["raw.json", "raw.jsonl"])
+def test_half_a_character_anywhere_costs_its_row_at_most_and_not_the_run(tmp_path: Path, name: str) -> None:
+    rows = [GOOD | {"instruction": "Half \ud83d?"}, GOOD | {"id": "\ud83d"}, {"\ud83d": 1}, GOOD]
+    text = json.dumps(rows) if name == "raw.json" else "\n".join(map(json.dumps, rows))
+    source, out = write(tmp_path / name, text), tmp_path / "out.jsonl"
+    reports = clean_file(source, out, {})
+    kept, dropped = lines_of(out), lines_of(dropped_path(out))
+    assert len(kept) + len(dropped) == reports[0].n_in == 4 and kept[-1] == GOOD
+    assert "half a character" in dropped[0]["reason"] and json.loads(dropped[0]["record"]) == rows[0]
+    assert all(reason.isprintable() for reason in map(str, reports[0].reasons))
+    with pytest.raises(UnicodeEncodeError):
+        json.dumps(rows[0], ensure_ascii=False).encode()  # which is how it was written
+
+
 def test_a_cut_gzip_file_is_said(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(json.dumps(GOOD).encode() * 50)[:-12])
     with pytest.raises(ValueError, match="cut off or damaged"):
