@@ -80,8 +80,8 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises ValueError for a file that is neither; a bad record inside is a row with a reason.
     """
     number = 0
-    for where, value, raw in _json_values(path):
-        for item in [value] if isinstance(value, str) else _entries_of(value):  # a text says why it cannot be read
+    for where, value, raw in map(_taken_back, _json_values(path)):
+        for item in _entries_of(value):
             number += 1
             if isinstance(item, str):
                 yield Row(number, None, where, writable(item), raw)
@@ -89,8 +89,20 @@ def read_rows(path: Path) -> Iterator[Row]:
                 yield Row(number, item, where)
 
 
+def _taken_back(seen: tuple[str, object, str]) -> tuple[str, object, str]:
+    """A row of a dropped file as what was dropped there; any other as it is."""
+    where, value, raw = seen
+    if not isinstance(value, dict) or not {"reason", "stage", "number"} <= value.keys() or find_format(value):
+        return seen
+    if isinstance(value.get("record"), str):
+        return where, _parsed(value["record"]), value["record"]
+    return where, value.get("entry", value), raw
+
+
 def _entries_of(value: object) -> list[Entry | str]:
     """The entries of a record; a reason in place of what is none."""
+    if isinstance(value, str):
+        return [value]
     if not isinstance(value, dict):
         return [f"not an object but a {type(value).__name__}"]
     try:
@@ -115,12 +127,12 @@ def _checked(entry: Entry) -> Entry | str:
 
 
 def _json_values(path: Path) -> Iterator[tuple[str, object, str]]:
-    """(where, parsed value, text); where a line is no JSON, the value is a sentence that says so."""
+    """(where, parsed value, text); where a line is no JSON, the value is a text that says why."""
     with _open_text(path) as file:
         if is_json_lines(path):
             for n, line in enumerate(file, start=1):
                 if line.strip():
-                    yield f"{path.name}: line {n}", _parsed(line), line.rstrip("\n")
+                    yield f"{path.name}: line {n}", _parsed(raw := line.rstrip("\n")), raw
             return
         try:
             values = _loads(file.read())
@@ -219,6 +231,17 @@ def dropped_path(out: Path) -> Path:
     return out.with_suffix(".dropped.jsonl")
 
 
+def held_path(out: Path) -> Path:
+    """Where entries wait until all of them are seen."""
+    return out.with_suffix(".held.jsonl")
+
+
+def check_apart(written: Path, *read: Path) -> None:
+    """ValueError where a file that will be written is one that is still needed."""
+    if written.resolve() in [path.resolve() for path in read]:
+        raise ValueError(f"{written}: would overwrite what is read or dropped: give --out another name")
+
+
 # ---- the funnel ----
 
 
@@ -271,13 +294,14 @@ def clean_file(
 
     `select` comes last and sees what is left as a whole, as quotas have to.
     """
-    if out.resolve() in (source.resolve(), dropped_path(source).resolve()):
-        raise ValueError(f"{out}: would overwrite what is read or dropped: give --out another name")
+    check_apart(out, source, dropped_path(source))
+    check_apart(dropped_path(out), source)
+    check_apart(held_path(out), source)
     with writing(dropped_path(out)) as drop:
         if select is None:
             with writing(out) as write:
                 return run_stages(progress(read_rows(source)), stages, lambda _, entry: write(entry), drop)
-        held, numbers = out.with_name(f"{out.stem}.held.jsonl"), []
+        held, numbers = held_path(out), []
 
         def keep(number: int, entry: Entry) -> None:
             numbers.append(number)

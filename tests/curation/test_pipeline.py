@@ -199,8 +199,33 @@ def test_a_run_that_breaks_off_leaves_the_old_files_and_no_half_ones(tmp_path: P
 
 def test_what_is_read_is_never_overwritten(tmp_path: Path) -> None:
     source = many(tmp_path, 1)
-    with pytest.raises(ValueError, match="would overwrite"):
-        clean_file(source, source, {})
+    before = source.read_bytes()
+    for name in ("many.jsonl", "many.dropped.jsonl"):
+        with pytest.raises(ValueError, match="would overwrite"):
+            clean_file(source, tmp_path / name, {})
+    for ending in ("dropped", "held"):  # which go beside --out
+        other = source.rename(tmp_path / f"a.{ending}.jsonl")
+        with pytest.raises(ValueError, match="would overwrite"):
+            clean_file(other, tmp_path / "a.jsonl", {}, lambda entries: [None for _ in entries])
+        source = other.rename(source)
+    assert source.read_bytes() == before and list(tmp_path.iterdir()) == [source]
+
+
+def test_what_was_dropped_can_be_read_again_and_taken_back(tmp_path: Path) -> None:
+    source, out = write(tmp_path / "raw.jsonl", "\n".join([*LINES, json.dumps(GOOD)])), tmp_path / "out.jsonl"
+    clean_file(source, out, {"all": from_filter(lambda entry: "all: too strict")})
+    dropped = dropped_path(out)
+    assert len(lines_of(dropped)) == 17 and lines_of(out) == []
+    back = tmp_path / "back.jsonl"
+    clean_file(dropped, back, {})
+    assert [row["instruction"] for row in lines_of(back)] == [
+        "Name a river.", "Two.", "Two.", "Hi?", "Sky?", "Name a river."
+    ]  # fmt: skip
+    again = lines_of(dropped_path(back))
+    unread = [row for row in lines_of(dropped) if row["stage"] == "read"]
+    assert [(row["reason"], row["record"]) for row in again] == [(row["reason"], row["record"]) for row in unread]
+    labelled = GOOD | {"reason": "r", "stage": "s", "number": 1, "entry": "fee"}  # an entry with such fields is one
+    assert [row.entry for row in read_rows(write(tmp_path / "own.json", json.dumps([labelled])))] == [labelled]
 
 
 def test_an_empty_json_list_is_valid_json(tmp_path: Path) -> None:
