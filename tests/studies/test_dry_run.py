@@ -1,5 +1,6 @@
 """What a run will take, against the run itself."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 from gpt.model.gpt2 import GPT
 from gpt.studies.dry_run import N_STEPS, forecast, line_through
 from gpt.text.dataset import InstructionDataset
+from gpt.text.entries import load_entries
 from gpt.text.tokenizer import Tokenizer
 from gpt.training.train import TrainConfig, choose_trained, make_optimizer, train
 from scripts import finetune
+from scripts.new_run import ENTRIES
 
 WAYS = [{}, {"eval_every": 4}, {"drop_last": True}, {"lora_rank": 2}, {"freeze": "all-but:1"}]
 
@@ -20,7 +23,7 @@ def sides(tokenizer: Tokenizer) -> dict[str, InstructionDataset]:
     entries = [
         {"instruction": f"Say word {i}.", "input": "", "output": " ".join(["word"] * (1 + i % 7))} for i in range(34)
     ]
-    return {n: InstructionDataset(part, tokenizer, "short", 64) for n, part in (("train", entries), ("val", entries))}
+    return {n: InstructionDataset(some, tokenizer, "short", 64) for n, some in (("train", entries), ("val", entries[:5]))}
 
 
 @pytest.mark.parametrize("changes", WAYS)
@@ -54,8 +57,10 @@ def test_the_time_is_added_up_over_short_and_long_batches_alike() -> None:
 def test_a_dry_run_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "few.json").write_text(json.dumps(load_entries(ENTRIES)[:60]), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    assert finetune.main(["--model", "gpt2-tiny", "--dry-run", "--epochs", "1", "--device", "cpu"]) == 0
+    flags = ["--model", "gpt2-tiny", "--data", "few.json", "--epochs", "1", "--device", "cpu"]
+    assert finetune.main([*flags, "--dry-run"]) == 0
     shown = capsys.readouterr().out
     for beginning in ("trained    8,084,864 of 8,084,864", "memory     ", "time       about 0:", "nothing was written"):
         assert f"\n{beginning}" in shown
