@@ -107,10 +107,10 @@ def measure(args: argparse.Namespace, device: str, scratch: Path) -> None:
             bar.set_description("the machine's limits")
             report["limits"] = machine_limits(GPTConfig(**report["config"]), args.batch_size, report["means"], device)
         known = report.setdefault("agreement", {})
-        for form in {duel.ours.precision for duel in todo if duel.ours.work == "decode"} & set(PACKED) - set(known):
-            known[form] = agreement(form, load_entries(ENTRIES))
         for duel, result in benchmark.fight_all(todo, start, steps):
-            results[duel.name] = result
+            results[duel.name], form = result, duel.ours.precision
+            if duel.ours.work == "decode" and form in PACKED and form not in known:
+                known[form] = agreement(form, load_entries(ENTRIES))
             bar.set_description(duel.name)
             bar.set_postfix_str(f"{result['ratio']:.2f} times as fast")
             bar.update()

@@ -210,7 +210,7 @@ def test_the_nearest_training_answer_of_short_prompts_is_the_one_brute_force_fin
 
 
 def test_the_nearest_training_answer_of_long_prompts_is_the_one_brute_force_finds() -> None:
-    train, test = prompts(400, 20, seed=1), prompts(200, 20, seed=2)
+    train, test = prompts(200, 20, seed=1), prompts(100, 20, seed=2)
     assert nearest_responses(train, test) == nearest_by_brute_force(train, test)
 
 
