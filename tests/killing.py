@@ -51,7 +51,7 @@ def kill_often(
     """Start, kill, look at what lies there, start again, round after round of the same work, for N_KILLS kills.
 
     A round is over when a process comes to its end by itself; the last one is let. The moments lie anywhere in the
-    `seconds` that the work takes, three of ten near its end, where files are put in place. Returns the counts, in words.
+    `seconds` that the work takes, three of ten near its end, where files are put in place. Returns the counts in words.
     """
     rng, n_killed, n_rounds, began = random.Random(123), 0, 0, time.monotonic()
     while n_killed < N_KILLS:

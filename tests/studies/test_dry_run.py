@@ -23,7 +23,8 @@ def sides(tokenizer: Tokenizer) -> dict[str, InstructionDataset]:
     entries = [
         {"instruction": f"Say word {i}.", "input": "", "output": " ".join(["word"] * (1 + i % 7))} for i in range(34)
     ]
-    return {n: InstructionDataset(some, tokenizer, "short", 64) for n, some in (("train", entries), ("val", entries[:5]))}
+    return {"train": InstructionDataset(entries, tokenizer, "short", 64),
+            "val": InstructionDataset(entries[:5], tokenizer, "short", 64)}  # fmt: skip
 
 
 @pytest.mark.parametrize("changes", WAYS)
