@@ -161,7 +161,7 @@ def run_questions(
 # What may stand between "score" and its number, and what may not hang on a number: a sign, a fraction, a second number.
 CUE = (
     r"(?<!perfect )(?<!full )(?<!maximum )(?<!highest )(?<!best )(?:\b(?:score|rating|grade)\b|评分|得分|分数)"
-    r"(?:[\s*_`\"'=:：]|[-–—](?=\s)|\b(?:is|it|this|the|response|as|at|a|be|would)\b"
+    r"(?:[\s*_`\"'=:：]|[-–—](?=\s)|\b(?:is|it|this|the|response|as|at|a|be|of|would)\b"
     r"|\(?LOW\s*(?:-|–|to)\s*HIGH\)|out of HIGH)*"
 )
 NUMBER = r"(?<![\d.,/-])(\d+)(?:\.0+)?"
@@ -176,8 +176,11 @@ CHOICE_CUE = re.compile(
 
 
 def without_thoughts(reply: str) -> str:
-    """The reply after its thinking, of models that write that too; thinking without an end has no reply after it."""
-    return re.sub(r"<think>.*?(</think>|\Z)", "", reply, flags=re.DOTALL).strip()
+    """The reply after its thinking, of models that write that too; thinking without an end has no reply after it.
+
+    Behind some servers the opening tag belongs to the prompt, and only the closing one is in the reply.
+    """
+    return re.sub(r"\A.*</think>|<think>.*\Z", "", reply, flags=re.DOTALL).strip()
 
 
 def parse_score(reply: str, scale: str = "0-100") -> int | None:

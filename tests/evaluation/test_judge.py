@@ -50,6 +50,8 @@ ENTRY = {"instruction": "Name the colour.", "input": "The sky is blue.", "output
         ('{"score": 85}', 85), ('{"Score": "85"}', 85), ('```json\n{"score": 85, "why": "3 errors"}\n```', 85),
         ('{"why": {"score": 85}}', 85), ('{"score": 85, "why": "it says {x}"}', 85),
         ("<think>Perhaps 40, or 50?</think>\n85", 85),
+        ("Score: 70 at first, but it is wrong.</think>\n\n85", 85),  # the opening tag was the prompt's end
+        ("<think>40</think> <think>No.</think>85", 85), ("I would give it a score of 85.", 85),
     ],
 )  # fmt: skip
 def test_a_score_is_read_from_many_forms(reply: str, score: int) -> None:
@@ -94,7 +96,7 @@ def test_the_rubric_has_grades_from_1_to_5(reply: str, grade: int | None) -> Non
     [("A", "A"), ("B.", "B"), ("tie", "tie"), ("Tie", "tie"), ("**A**", "A"), ("Response B", "B"), ("[[A]]", "A"),
      ("Winner: B", "B"), ('{"winner": "tie"}', "tie"), ("A is better than B.", "A"), ("The better response is B.", "B"),
      ("A and B", None), ("A is better. No, B is better.", None), ("A good answer", None), ("", None), ("C", None),
-     ("Both are good", None), ("<think>A</think>B", "B")],
+     ("Both are good", None), ("<think>A</think>B", "B"), ("Winner: A</think>\n\nB", "B")],
 )  # fmt: skip
 def test_a_choice_is_read_or_not(reply: str, choice: str | None) -> None:
     assert parse_choice(reply) == choice
