@@ -58,6 +58,9 @@ class ChatClient:
             raise ValueError(f"{self.base_url!r} is no address of a server: use one like http://localhost:11434")
         if parts.username or parts.password:
             raise ValueError(f"the address at {parts.hostname} holds a password: put the key into the environment")
+        for name in ("timeout", "n_tries", "max_tokens"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise ValueError(f"{name} is {value}: use more than 0")
 
     @property
     def url(self) -> str:

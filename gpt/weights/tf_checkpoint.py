@@ -217,4 +217,4 @@ def _read_tensor(name: str, path: str, entry: TensorEntry) -> np.ndarray:
 
 
 def _damaged(where: str, what: str) -> CheckpointError:
-    return CheckpointError(f"{where}: {what}. Download it again: python -m scripts.download")
+    return CheckpointError(f"{where}: {what}. Delete it, then fetch it again: python -m scripts.download NAME")

@@ -54,6 +54,13 @@ def test_an_address_with_a_path_is_kept() -> None:
     assert ChatClient("https://host.example/api/v1", "m").url == "https://host.example/api/v1"
 
 
+@pytest.mark.parametrize("name", ["n_tries", "timeout", "max_tokens"])
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_settings_with_which_nothing_can_be_asked_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"{name} is {value}: use more than 0"):
+        ChatClient("http://localhost:11434", "m", **{name: value})
+
+
 @pytest.mark.parametrize("url", ["localhost:11434", "ftp://host", "http://", "https://user:secret@host/v1"])
 def test_what_is_no_address_is_said(url: str) -> None:
     with pytest.raises(ValueError, match=r"is no address|holds a password") as caught:
