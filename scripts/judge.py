@@ -34,6 +34,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rubric", action="store_true", help="grades 1 to 5 by a rubric instead of 0 to 100")
     parser.add_argument("--aspects", action="store_true", help="ask for relevance, accuracy ... apart, too")
     parser.add_argument("--calibration", type=int, default=20, metavar="X", help="rows to try the judge on [20]")
+    parser.add_argument("--again", action="store_true", help="ask anew where no score could be read in the replies")
     parser.add_argument("--workers", type=int, default=4, metavar="X", help="requests at a time [4]")
     parser.add_argument("--cache", type=Path, default=cache_folder() / "replies", metavar="DIR", help="replies so far")
     add_config_flags(parser, ChatClient, ["max_tokens", "timeout", "n_tries"])
@@ -42,8 +43,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def load_rows(folder: Path, field: str) -> list[dict]:
     rows = read_json(folder / "responses.json", list)
-    if not rows or not all(isinstance(row, dict) and isinstance(row.get(field), str) for row in rows):
-        raise ValueError(f'{folder}/responses.json: every row needs a "{field}": write it with scripts.evaluate')
+    fields = ("instruction", "input", "output", field)
+    if not rows or not all(isinstance(row, dict) and isinstance(row.get(name), str) for row in rows for name in fields):
+        raise ValueError(
+            f"{folder}/responses.json: every row needs {', '.join(fields)} as text: write it with scripts.evaluate"
+        )
     return rows
 
 
@@ -68,7 +72,8 @@ def ask(questions: list[judge.Question], client: ChatClient, path: Path, n_worke
     previous = signal.signal(signal.SIGINT, stop)
     try:
         verdicts = judge.collect_verdicts(questions, client.ask, path, client.model, n_workers)
-        for _, verdict in tqdm(verdicts, "judging", len(questions), unit="question", dynamic_ncols=True):
+        n = len({question.digest for question in questions})  # equal ones are asked once
+        for _, verdict in tqdm(verdicts, "judging", n, unit="question", dynamic_ncols=True):
             failed = isinstance(verdict, ChatError)
             in_a_row, failures = (in_a_row + 1, [*failures, str(verdict)]) if failed else (0, failures)
             if in_a_row == ENOUGH_FAILURES:
@@ -110,7 +115,8 @@ def judge_rows(rows: list[dict], args: argparse.Namespace) -> int:
     path, failures = args.run / "verdicts.jsonl", []
     elsewhere = judge.read_verdicts(Path(against) / "verdicts.jsonl") if against else {}
     known = elsewhere | judge.read_verdicts(path)
-    if missing := [question for question in questions if (client.model, question.digest) not in known]:
+    done = {key for key, verdict in known.items() if verdict.score is not None or "again" not in args}
+    if missing := [question for question in questions if (client.model, question.digest) not in done]:
         client.check()
         failures, is_stopped = ask(missing, client, path, args.workers)
         known = elsewhere | judge.read_verdicts(path)

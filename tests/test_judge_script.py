@@ -204,6 +204,13 @@ def test_prose_and_a_score_of_850_are_asked_about_once_more_and_then_listed(run:
     assert len(reminded) == 2
     assert "Not bad." in (run / "judge.md").read_text()
 
+    n_asked, server.answer = len(server.asked), lambda prompt: "70"
+    assert judge.main(flags(run, server, "--calibration", "0", "--max-tokens", "99")) == 0
+    assert len(server.asked) == n_asked  # they have a verdict: it could not be read
+    assert judge.main(flags(run, server, "--calibration", "0", "--max-tokens", "99", "--again")) == 0
+    assert len(server.asked) == n_asked + 2
+    assert (read(run)["unreadable_rows"], read(run)["scored"]) == ([], N)
+
 
 def test_a_dead_server_is_given_up_on(run: Path, server: Server, capsys: pytest.CaptureFixture) -> None:
     """Each row tried to the end would take a dead server's time-out a hundred times."""
@@ -232,9 +239,10 @@ def test_what_the_user_can_mend_is_one_line(
         shown = capsys.readouterr()
         assert message in shown.err
         assert shown.err.count("\n") == 1
-    (tmp_path / "z" / "responses.json").write_text("[]")
-    assert judge.main(flags(tmp_path / "z", server)) == 2
-    assert "write it with scripts.evaluate" in capsys.readouterr().err
+    for wrong in ([], [{name: value for name, value in row.items() if name != "input"} for row in rows]):
+        (tmp_path / "z" / "responses.json").write_text(json.dumps(wrong))
+        assert judge.main(flags(tmp_path / "z", server)) == 2
+        assert "write it with scripts.evaluate" in capsys.readouterr().err
     assert server.asked == []
 
 

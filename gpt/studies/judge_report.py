@@ -232,6 +232,7 @@ def judge_page(summary: dict, rows: Sequence[dict], found: Found) -> str:
         parts += [f"Row {i}, score {score}: {titles[i]}", quoted(rows[i]["model_response"])]
     if unreadable := summary["unreadable_rows"]:
         parts.append(f"## Replies that could not be read, the first {len(unreadable[:N_SHOWN])} rows")
+        parts.append("Where they are cut, a larger `--max-tokens` with `--again` asks for these alone.")
     for i in unreadable[:N_SHOWN]:
         parts += [f"Row {i}: {titles[i]}", *map(quoted, verdicts[i].replies)]
     return "\n\n".join(parts) + "\n"
