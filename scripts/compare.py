@@ -1,38 +1,22 @@
-"""For `evaluate --compare`: several models on the test entries of one run, written as comparison.md and .html.
+"""For `evaluate --compare`: several models on the test entries of one run.
 
-RUN/comparison/   comparison.md, comparison.html, comparison.json and the pictures of the latest comparison
-  responses/      every model's responses, by what they depend on: what is there is not generated again
+RUN/comparison/ has comparison.md, comparison.html, comparison.json and the pictures of the latest comparison.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from gpt.evaluation.constraints import check_constraints
 from gpt.evaluation.plots import plot_paired_differences, plot_scores, save_figure
-from gpt.model.generate import respond
 from gpt.studies.comparison import compare_models, comparison_page, floor_sentence, verdict
 from gpt.studies.page import html_page
 from gpt.text.entries import Entry, load_entries
-from gpt.text.tokenizer import load_tokenizer
 from gpt.training.run import load_settings, load_split
-from gpt.weights.checkpoint import find_folder, load_model, read_json, write_atomically, write_json
+from gpt.weights.checkpoint import find_folder, write_atomically, write_json
+from scripts.answers import answer, room_for
 from scripts.choices import fetch_model
-
-BATCH_SIZE = 32
-
-
-def room_for(test: Sequence[Entry]) -> int:
-    """New tokens an answer may take where nobody has said: twice those of the longest reference, 32 to 256.
-
-    A base model goes on to any limit; at 256 that was a third of the main job's time.
-    """
-    tokenizer = load_tokenizer()
-    return min(256, max(32, 2 * max(len(tokenizer.encode(entry["output"])) for entry in test)))
 
 
 def compare_run(
@@ -58,7 +42,7 @@ def compare_run(
             if not data:
                 check_same_test(run, split, folder)
     answers = {
-        label: answer(run, label, folder, test, templates[label], max_new_tokens, device)
+        label: answer(folder, test, templates[label], max_new_tokens, device, keep=out or run, label=label)
         for label, folder in models.items()
     }
     comparison = compare_models(test, answers, split["train"])
@@ -93,36 +77,6 @@ def check_same_test(run: Path, split: dict[str, list[Entry]], other: Path) -> No
             f"{other} has other test entries than {run}, and was trained on {len(ours & prompts['train'])} of its "
             f"{len(ours)}: compare runs of the same --data, --split and --seed, or on a --data FILE new to both"
         )
-
-
-def answer(
-    run: Path, label: str, folder: Path, test: list[Entry], template: str, max_new_tokens: int, device: torch.device
-) -> list[dict]:
-    """Greedy responses as rows `{"text", "stopped_by"}`, read from the run's folder if they are there."""
-    depends = [weights_sha256(folder), [[e["instruction"], e["input"]] for e in test], template, max_new_tokens]
-    key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]
-    path = run / "comparison" / "responses" / f"{Path(label).name}-{key}.json"
-    if path.exists():
-        return read_json(path, list)
-    model = load_model(folder, device)
-    responses = respond(
-        model, load_tokenizer(), test, template=template, max_new_tokens=max_new_tokens, batch_size=BATCH_SIZE
-    )
-    bar = tqdm(responses, label, total=len(test), unit="response", dynamic_ncols=True)
-    rows = [{"text": response.text, "stopped_by": response.stopped_by} for response in bar]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, rows)
-    return rows
-
-
-def weights_sha256(folder: Path) -> str:
-    """A fingerprint of a model's files: sizes and weights."""
-    digest = hashlib.sha256()
-    for pattern in ("*config.json", "hparams.json", "*.safetensors", "model.ckpt.*"):
-        for path in sorted(folder.glob(pattern)):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def write_comparison(out: Path, comparison: dict, test: list[Entry], answers: dict[str, list[dict]], data: str) -> None:

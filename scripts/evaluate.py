@@ -9,38 +9,24 @@ import random
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from gpt.evaluation import report
 from gpt.evaluation.constraints import check_constraints
 from gpt.evaluation.plots import plot_losses, plot_scores, save_figure
-from gpt.model.generate import Response, respond
-from gpt.model.gpt2 import GPT
 from gpt.text.entries import Entry, load_entries, split_report
-from gpt.text.tokenizer import load_tokenizer
 from gpt.training.run import load_settings, load_split
 from gpt.tuning.turns import exchanges
-from gpt.weights.checkpoint import load_model, read_json, write_atomically, write_json
+from gpt.weights.checkpoint import find_folder, read_json, write_atomically, write_json
+from scripts.answers import answer, room_for
 from scripts.choices import choose_device
 from scripts.command import make_parser, one_line_errors
-from scripts.compare import compare_run, room_for
+from scripts.compare import compare_run
 
-BATCH_SIZE = 32  # prompts without shots
 FIELDS = {"before": "base_response", "before_few_shot": "few_shot_response", "after": "model_response"}
-
-
-def answer(
-    model: GPT, entries: list[Entry], template: str, max_new_tokens: int, label: str, shots: Sequence[Entry] = ()
-) -> list[Response]:
-    """Greedy responses, with a bar."""
-    responses = respond(
-        model, load_tokenizer(), entries, template=template, max_new_tokens=max_new_tokens, shots=shots,
-        batch_size=max(1, BATCH_SIZE // (1 + len(shots))),
-    )  # fmt: skip
-    return list(tqdm(responses, label, total=len(entries), unit="response", dynamic_ncols=True))
 
 
 def draw_shots(train: list[Entry], test: list[Entry], k: int, seed: int) -> list[Entry]:
@@ -74,23 +60,25 @@ def evaluate_run(
     shots = draw_shots(split["train"], test, k, seed)
     out.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=out).close()  # a folder that cannot be written to is better known before the work
-    base = load_model(settings.model, device)
-    answers = {"before": answer(base, test, template, max_new_tokens, "responses before")}
+    base = find_folder(settings.model)
+    ask = partial(answer, test=test, template=template, max_new_tokens=max_new_tokens, device=device, keep=out)
+    answers = {"before": ask(base, label="responses before")}
     if shots:
-        answers["before_few_shot"] = answer(base, test, template, max_new_tokens, "before, few-shot", shots)
-    del base
-    answers["after"] = answer(load_model(folder, device), test, template, max_new_tokens, "responses after ")
+        answers["before_few_shot"] = ask(base, label="before, few-shot", shots=shots)
+    answers["after"] = ask(folder, label="responses after ")
     responses = [
         entry
-        | {FIELDS[name]: rows[i].text for name, rows in answers.items()}
-        | {"stopped_by": answers["after"][i].stopped_by}
+        | {FIELDS[name]: rows[i]["text"] for name, rows in answers.items()}
+        | {"stopped_by": answers["after"][i]["stopped_by"]}
         for i, entry in enumerate(test)
     ]
-    metrics = report.score_run(test, {name: [r.text for r in rows] for name, rows in answers.items()}, split["train"])
-    metrics |= {"data": str(data or settings.data), "n_cut": sum(row.is_cut for row in answers["after"])}
+    metrics = report.score_run(
+        test, {name: [r["text"] for r in rows] for name, rows in answers.items()}, split["train"]
+    )
+    metrics |= {"data": str(data or settings.data), "n_cut": sum(row["is_cut"] for row in answers["after"])}
     metrics["max_new_tokens"] = max_new_tokens
     if shots:
-        n_fewer = sum(row.n_shots < len(shots) for row in answers["before_few_shot"])
+        n_fewer = sum(row["n_shots"] < len(shots) for row in answers["before_few_shot"])
         metrics["few_shot"] = {"k": len(shots), "seed": seed, "shots": shots, "n_fewer": n_fewer}
     if out == folder and (folder / "preference.json").exists():
         metrics["preference"] = read_json(folder / "preference.json")

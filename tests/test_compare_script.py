@@ -10,7 +10,7 @@ from gpt.text.entries import entries_sha256, load_entries, split_entries
 from gpt.training.run import RunSettings, save_settings
 from gpt.training.train import TrainConfig
 from gpt.weights.checkpoint import save_model
-from scripts import compare, evaluate
+from scripts import answers, compare, evaluate
 from scripts.new_run import ENTRIES
 from tests.reference import random_model
 
@@ -43,13 +43,13 @@ def runs(tmp_path: Path, data: Path) -> tuple[Path, Path]:
 @pytest.fixture
 def generated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """(template, entries) of each call that generates."""
-    calls, respond = [], compare.respond
+    calls, respond = [], answers.respond
 
     def counted(model: object, tokenizer: object, entries: list, **settings: object) -> object:
         calls.append((settings["template"], len(entries)))
         return respond(model, tokenizer, entries, **settings)
 
-    monkeypatch.setattr(compare, "respond", counted)
+    monkeypatch.setattr(answers, "respond", counted)
     return calls
 
 
@@ -62,7 +62,7 @@ def test_a_comparison_is_written_and_told_in_a_sentence(
     assert generated == [("short", n), ("alpaca", n)]  # each with the words it was trained on
     folder = one / "comparison"
     assert {path.name for path in folder.iterdir()} == {
-        "comparison.md", "comparison.html", "comparison.json", "scores.png", "difference-0.png", "responses",
+        "comparison.md", "comparison.html", "comparison.json", "scores.png", "difference-0.png",
     }  # fmt: skip
     found = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
     assert found["n"] == n

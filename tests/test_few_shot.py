@@ -1,18 +1,19 @@
 """Few-shot through the scripts: examples for a base model in `respond`, and its row in `evaluate`."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gpt.evaluation.report import few_shot_sentence
-from gpt.model.generate import respond
+from gpt.model.generate import Response, respond
 from gpt.text.entries import Entry, entries_sha256, load_entries
 from gpt.text.tokenizer import load_tokenizer
 from gpt.training.run import RunSettings, load_split, save_settings
 from gpt.training.train import TrainConfig
 from gpt.weights.checkpoint import load_model, save_model, write_json
-from scripts import evaluate
+from scripts import answers, evaluate
 from scripts import respond as respond_script
 from tests.reference import random_model
 
@@ -116,6 +117,27 @@ def test_k_0_turns_the_few_shot_row_off_and_changes_nothing_else(run: Path, scor
         assert with_row[name] == without[name]
     assert "few_shot_response" not in read(tmp_path / "responses.json")[0]
     assert "few-shot" not in (tmp_path / "report.md").read_text(encoding="utf-8").lower()
+
+
+def test_a_stopped_evaluation_goes_on_with_the_next_model_and_a_comparison_finds_its_answers(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, done, told = tmp_path / "out", [], answers.respond
+
+    def stopped_in_the_third(*given: object, **options: object) -> Iterator[Response]:
+        done.append(len(options["shots"]))
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return told(*given, **options)
+
+    monkeypatch.setattr(answers, "respond", stopped_in_the_third)
+    argv = [str(run), "--out", str(out), *SHORT]
+    assert evaluate.main(argv) == 130
+    assert not (out / "responses.json").exists()
+    assert evaluate.main(argv) == 0
+    assert done == [0, 3, 0, 0]  # what was there is not asked for again
+    assert evaluate.main([*argv, "--compare", "gpt2-tiny"]) == 0
+    assert len(done) == 4
 
 
 def test_prompts_with_room_for_fewer_shots_are_counted_and_said(
