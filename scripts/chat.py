@@ -61,6 +61,8 @@ def note_remarks(response: Response, n_shots: int) -> None:
     """What a reader should know of a finished response beside its text; n_shots examples were wanted."""
     if response.n_shots < n_shots:
         note(f"{response.n_shots} of {n_shots} examples fit the context")
+    if response.is_cut:
+        note("the prompt did not fit the context: the end of its input was left out")
     if n := response.n_slides:
         note(f"the context was full {n} time{'s' * (n > 1)}: its older half was dropped, the instruction first")
     if response.stopped_by in ("max_new_tokens", "context"):

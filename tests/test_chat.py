@@ -183,6 +183,13 @@ def test_an_input_that_ends_with_the_pipe_is_no_error(monkeypatch: pytest.Monkey
     assert chat(monkeypatch, "Go.", "/input", "a", is_terminal=False).asked
 
 
+def test_an_input_that_the_context_cuts_is_said(capsys: pytest.CaptureFixture) -> None:
+    for n_words, is_said in ((9, False), (2000, True)):
+        argv = ["gpt2-tiny", "Copy the input.", "--input", "word " * n_words, "--max-new-tokens", "2"]
+        assert respond_script.main([*argv, "--device", "cpu"]) == 0
+        assert ("the end of its input was left out" in capsys.readouterr().err) is is_said
+
+
 def test_lines_from_a_pipe_give_the_answers_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from gpt.text.entries import entries_sha256, load_entries, split_entries
 from gpt.text.prompts import encode_prompt, format_prompt
 from gpt.text.tokenizer import load_tokenizer
 from gpt.training.run import load_settings
-from gpt.weights.checkpoint import SIZES, load_model
+from gpt.weights.checkpoint import SIZES, find_folder, load_model
 from scripts import drive, evaluate, finetune, make_entries, new_run, tour
 from scripts import recipe as recipe_script
 from scripts import respond as respond_script
@@ -60,7 +61,7 @@ def test_the_run_folder_holds_everything(finished: Path, data: Path) -> None:
     assert names == {
         "config.json", "generation_config.json", "model.safetensors", "vocab.json", "merges.txt",
         "tokenizer_config.json", "training.json", "history.json", "metrics.json", "responses.json", "report.md",
-        "loss.png", "scores.png", "last", "history.csv",
+        "loss.png", "scores.png", "last", "history.csv", "answers",
     }  # fmt: skip
     training = read(finished / "training.json")
     assert training["template"] == "alpaca"
@@ -265,6 +266,18 @@ def test_without_cuda_or_weights_the_bundled_model_is_used_and_said(
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     assert choices.choose_model(None, torch.device("cuda"))[0] == "gpt2-tiny"
     assert "gpt2-medium cannot be had, so gpt2-tiny is used" in capsys.readouterr().out
+
+
+def test_an_empty_folder_of_the_same_name_does_not_hide_a_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from scripts import choices
+
+    (tmp_path / "gpt2-tiny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert choices.choose_model("gpt2-tiny", torch.device("cpu"))[0] == "gpt2-tiny"
+    shutil.copy(find_folder("gpt2-tiny") / "config.json", tmp_path / "gpt2-tiny")
+    assert choices.choose_model("gpt2-tiny", torch.device("cpu"))[0] == str(tmp_path / "gpt2-tiny")
 
 
 # ---- the other scripts ----
