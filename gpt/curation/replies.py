@@ -18,7 +18,12 @@ INNERMOST = re.compile(r"\{[^{}]*\}")
 TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
 BARE_KEY = re.compile(r"(?<=[{,])(\s*)([A-Za-z_]\w*)\s*:")
 CURLY_QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "‘": "'", "’": "'"})
-LISTED = re.compile(r"^[ \t>*#]*(?:(?:Task|Question|Instruction)\s*)?\d{1,3}\s*[.):：、][ \t*]*(.*)$", re.IGNORECASE)
+LISTED = re.compile(r"^[ \t>*#]*(?:(?:Task|Question|Instruction)\s*)?\d{1,3}\s*[.):：、](?!\d)[ \t*]*(.*)$", re.I)
+CHATTER = re.compile(  # around what was asked for, not part of it
+    r"(?:i (?:can help|would be|am (?:happy|glad))|i['’](?:d be|d love|ll|m (?:happy|glad))"
+    r"|(?:i )?hope (?:this|that|these|it)|let me (?:know if|help)|feel free to|happy to help|good luck)\b",
+    re.IGNORECASE,
+)
 
 
 def why_unusable(reply: str) -> str | None:
@@ -86,7 +91,7 @@ def listed_items(reply: str) -> list[str]:
     """The items of a numbered list ("9. ...", "Task 9: ..."), each with the lines that follow it.
 
     A prompt that ends in "Task 9:" is answered without the number, so text before the first number is an item too,
-    if it does not introduce the list.
+    if it does not introduce the list. What the teacher says after the list, as a paragraph of its own, is none.
     """
     items: list[list[str]] = [[]]
     for line in without_thoughts(reply).splitlines():
@@ -95,10 +100,15 @@ def listed_items(reply: str) -> list[str]:
         else:
             items[-1].append(line)
     texts = ["\n".join(lines).strip().strip("*").strip() for lines in items]
-    introduces = re.match(r"(sure|here|certainly|okay|of course)\b", texts[0], re.IGNORECASE) and len(texts) > 1
-    if introduces or texts[0].endswith((":", "：")):
-        texts = texts[1:]
-    return [text for text in texts if text]
+    last, _, remark = texts[-1].rpartition("\n\n")
+    texts[-1] = last.rstrip() if last and CHATTER.match(remark) else texts[-1]
+    return [text for text in (texts[1:] if introduces(texts[0], len(texts) > 1) else texts) if text]
+
+
+def introduces(text: str, is_followed: bool) -> bool:
+    """Whether a text announces the list that follows it, or breaks off before one."""
+    is_polite = re.match(r"(sure|here|certainly|okay|of course)\b", text, re.IGNORECASE) or CHATTER.match(text)
+    return text.endswith((":", "：")) or (is_followed and bool(is_polite or text.endswith("!")))
 
 
 def labelled_parts(reply: str, names: tuple[str, ...]) -> list[dict[str, str]]:

@@ -49,7 +49,8 @@ HEADING = re.compile(
     r"(input|output|task|instruction|answer|example|note|class label|题目|输入|输出)s?\s*\d*\s*[:：]", re.I
 )
 NO_TASK = re.compile(r"write a program\b", re.IGNORECASE)
-STATEMENT = re.compile(r"(the|this|that|these|it|there|he|she|they|i|we) [^.?!:;\n]+[.!]?", re.IGNORECASE)
+STATEMENT = re.compile(r"(the|this|that|these|it|there|he|she|they|i|we)(['’]\w+)? [^.?!:;\n]+[.!]?", re.IGNORECASE)
+REMARK = re.compile(r"((i )?hope (this|that|these|it)|let me know if you|feel free to)\b[^?:\n]*", re.IGNORECASE)
 NO_INPUT = re.compile(r"\W*(no ?input|none|n/a|not (needed|required|applicable)|empty|nothing|无)\W*", re.IGNORECASE)
 NEEDS_INPUT = re.compile(
     r"\b(the following|given below|provided|given|below)\b[^.?!]{0,30}\b"
@@ -148,6 +149,8 @@ def why_no_task(instruction: str) -> str | None:
     n = len(words(instruction))
     if HEADING.match(instruction) or not re.match(r"[\w\"'“‘(（「《¿¡]", instruction):
         return "begins as a heading or with a sign"
+    if REMARK.fullmatch(instruction):
+        return "a remark of the teacher"
     if STATEMENT.fullmatch(instruction):
         return "a statement that asks for nothing"
     if NO_TASK.match(instruction):
@@ -183,6 +186,8 @@ def propose(ask: Ask, prompt: str, parents: list[str]) -> Outcome:
     if reason := why_unusable(reply):
         return failed(reason, reply=reply)
     texts = [item.strip().strip('"') for item in listed_items(reply)]
+    if not texts:
+        return failed("no list of tasks in the reply", reply=reply)
     reasons = [(text, why_no_task(text)) for text in texts]
     kept = [{"instruction": text, "parents": parents} for text, reason in reasons if not reason]
     return Outcome([], [drop(reason, instruction=text) for text, reason in reasons if reason], kept)

@@ -61,6 +61,22 @@ def test_items_of_a_list_are_read_whichever_way_they_are_numbered() -> None:
     assert listed_items("") == []
 
 
+@pytest.mark.parametrize(
+    ("reply", "items"),
+    [
+        ("Tell the time.\n10:30 is the time.\n2. Name a fish.", ["Tell the time.\n10:30 is the time.", "Name a fish."]),
+        ("1. Round it.\n3.5 million people\n2.Name a fish.", ["Round it.\n3.5 million people", "Name a fish."]),
+        ("I'd be happy to help you with tasks.\n\n1. Name a fish.", ["Name a fish."]),
+        ("What a fine idea for a list!\n1. Name a fish.", ["Name a fish."]),
+        ("1. Name a fish.\n\nLet me know if you need more tasks.", ["Name a fish."]),
+        ("1. Name a fish.\n2. I'd be glad of a rhyme.", ["Name a fish.", "I'd be glad of a rhyme."]),
+        ("1. Mend this letter:\n\nI hope you are well.", ["Mend this letter:\n\nI hope you are well."]),
+    ],
+)
+def test_numbers_in_a_text_and_remarks_around_a_list_are_no_items(reply: str, items: list[str]) -> None:
+    assert listed_items(reply) == items
+
+
 def test_labelled_parts_begin_anew_where_a_name_comes_again() -> None:
     reply = "Here you are.\n**Input:** 2 + 3\n**Output:** 5\n\nInput 2: a\nb\nOutput 2: c"
     assert labelled_parts(reply, ("input", "output")) == [

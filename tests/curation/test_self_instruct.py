@@ -107,7 +107,15 @@ def test_killed_after_any_line_it_ends_with_the_same_entries(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "reply", ["", "I'm sorry, I cannot help with that.", '{"tasks": [', "...", "It is a fine day."]
+    "reply",
+    [
+        "",
+        "I'm sorry, I cannot help with that.",
+        '{"tasks": [',
+        "...",
+        "It is a fine day.",
+        '[{"question": "What", "answer": ',
+    ],
 )
 def test_a_useless_teacher_gives_no_entry_a_reason_each_and_an_end(tmp_path: Path, reply: str) -> None:
     results = list(self_instruct(SEEDS, 20, Journal(tmp_path / "j", {}), [Teacher("t", lambda prompt: reply)], batch=2))
@@ -157,6 +165,10 @@ def test_similar_instructions_stay_out_also_in_chinese() -> None:
         ("Write a program that sorts.", "a program as such, without saying which"),
         ("The request is very urgent.", "a statement that asks for nothing"),
         ("The word is long. How long?", None),
+        ("I'd be happy to help you come up with tasks!", "a statement that asks for nothing"),
+        ("Let me know if you need more tasks.", "a remark of the teacher"),
+        ("Hope this helps you a lot!", "a remark of the teacher"),
+        ("Let me know how bread is baked.", None),
         ("- Name three birds.", "begins as a heading or with a sign"),
         ("Input: a list of birds", "begins as a heading or with a sign"),
         ("Name three birds that swim.", None),
@@ -173,6 +185,13 @@ def test_what_is_wrong_with_a_proposal_is_said_item_by_item() -> None:
     outcome = propose(lambda prompt: " Name a tree that bears nuts.\nTask 10: Draw it.\nTask 11: Sing.", "", ["a", "b"])
     assert outcome.kept == [{"instruction": "Name a tree that bears nuts.", "parents": ["a", "b"]}]
     assert [row["instruction"] for row in outcome.dropped] == ["Draw it.", "Sing."]
+
+
+def test_a_reply_without_a_task_is_kept_as_what_was_dropped() -> None:
+    reply = '[{"question": "What", "answer": '
+    assert propose(lambda prompt: reply, "", []).dropped == [
+        {"reason": "no list of tasks in the reply", "reply": reply}
+    ]
 
 
 def test_instances_are_filtered_each_with_its_reason() -> None:
