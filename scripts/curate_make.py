@@ -89,9 +89,8 @@ def add_documents(parser: Parser) -> None:
 
 
 def run_documents(args: Args) -> int:
-    texts = list(documents.read_documents(args.source))
-    pieces = [p for name, text in texts for p in documents.cut_document(name, text, args.tokens, args.overlap)]
-    print(f"pieces     {len(pieces)} of {len(texts)} documents")
+    pieces = documents.read_pieces(args.source, args.tokens, args.overlap)
+    print(f"pieces     {len(pieces)} of {len({piece.source for piece in pieces})} documents")
     jobs = documents.document_jobs(pieces, args.pairs, args.with_piece, args.ask_support)
     how = {"with_piece": args.with_piece, "ask_support": args.ask_support}
     return make(args, plan_of({"method": "documents", **how}, jobs))

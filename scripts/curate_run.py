@@ -93,7 +93,8 @@ def make_alone(args: Args, plan: Plan) -> int:
     if failures:
         raise ChatError(f"{len(failures)} jobs were not done; the same command asks again: {failures[0]}")
     if not entries:
-        raise ValueError(f"no entry was made: {dropped_path(args.out)} says why")
+        why = f"{dropped_path(args.out)} says why" if dropped else "there was nothing to ask for"
+        raise ValueError(f"no entry was made: {why}")
     return 0
 
 

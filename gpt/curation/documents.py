@@ -68,22 +68,40 @@ def read_documents(path: Path) -> Iterator[tuple[str, str]]:
     Raises ValueError if there are none, or one is not UTF-8.
     """
     if path.suffix == ".jsonl":
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-            row = json.loads(line) if line.strip() else None
-            if row is not None and not (isinstance(row, dict) and isinstance(row.get("text"), str)):
-                raise ValueError(f'{path}: line {number} has no "text"')
-            if row:
-                yield str(row.get("source") or f"{path.name}:{number}"), row["text"]
+        for number, line in enumerate(_read_text(path).split("\n"), start=1):
+            if line.strip():
+                yield _document_of(line, path, number)
         return
     paths = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file()) if path.is_dir() else [path]
     if not paths:
         raise ValueError(f"{path} has no {', '.join(SUFFIXES)} files")
     for file in paths:
-        try:
-            text = file.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{file}: byte {error.start} is not UTF-8: save the file as UTF-8") from None
-        yield str(file.relative_to(path)) if path.is_dir() else file.name, text
+        yield str(file.relative_to(path)) if path.is_dir() else file.name, _read_text(file)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: byte {error.start} is not UTF-8: save the file as UTF-8") from None
+
+
+def _document_of(line: str, path: Path, number: int) -> tuple[str, str]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: line {number}: not valid JSON: {error}") from None
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        raise ValueError(f'{path}: line {number} has no "text"')
+    return str(row.get("source") or f"{path.name}:{number}"), row["text"]
+
+
+def read_pieces(path: Path, most: int = 400, overlap: int = 60) -> list[Piece]:
+    """The pieces of all documents. Raises ValueError if there is no text in them, or as read_documents does."""
+    pieces = [piece for name, text in read_documents(path) for piece in cut_document(name, text, most, overlap)]
+    if not pieces:
+        raise ValueError(f"{path} is empty: there is no text to ask about")
+    return pieces
 
 
 def cut_document(source: str, text: str, most: int = 400, overlap: int = 60) -> list[Piece]:

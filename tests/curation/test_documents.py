@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt.curation.documents import Piece, cut_document, document_jobs, read_documents, why_unsupported
+from gpt.curation.documents import Piece, cut_document, document_jobs, read_documents, read_pieces, why_unsupported
 from gpt.curation.teacher import n_tokens
 
 TEXT = (
@@ -34,6 +34,28 @@ def test_all_text_files_of_a_folder_are_read_in_order(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"has no \.txt"):
         list(read_documents(tmp_path / "empty"))
+
+
+def test_lines_that_are_no_document_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one", "source": "s"}\n\n{"text": "two"}\n')
+    assert list(read_documents(path)) == [("s", "one"), ("a.jsonl:3", "two")]
+    for line, message in (
+        ("{broken", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ('{"txt": ""}', "no .text"),
+    ):
+        path.write_text(f'{{"text": "one"}}\n{line}\n')
+        with pytest.raises(ValueError, match=rf"a\.jsonl: line 2.*{message}"):
+            list(read_documents(path))
+
+
+def test_documents_without_text_are_an_error_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "1.txt").write_text(" \n\n")
+    with pytest.raises(ValueError, match=r"1\.txt is empty"):
+        read_pieces(tmp_path / "1.txt")
+    (tmp_path / "2.txt").write_text("two")
+    assert read_pieces(tmp_path) == [Piece("2.txt", 1, "two")]
 
 
 def test_zero_tokens_stands_for_paragraphs() -> None:
