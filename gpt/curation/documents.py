@@ -197,7 +197,8 @@ def pairs(ask: Ask, prompt: str, piece: Piece, n_pairs: int, with_piece: bool, a
             if not re.match(r"\W*(yes\b|是)", without_thoughts(verdict), re.IGNORECASE):
                 reason = "the teacher does not find it supported"
         if reason:
-            dropped.append(drop(reason, instruction=question, output=answer, quote=quote, parent=place))
+            whole = {} if question and answer else {"record": record}  # what the teacher wrote, under other names
+            dropped.append(drop(reason, instruction=question, output=answer, quote=quote, parent=place, **whole))
             continue
         seen.add(question.lower())
         entry = {"instruction": question, "input": piece.text if with_piece else "", "output": answer}

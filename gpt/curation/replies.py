@@ -17,6 +17,8 @@ FENCE = re.compile(r"```[\w+-]*[^\S\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
 INNERMOST = re.compile(r"\{[^{}]*\}")
 TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
 BARE_KEY = re.compile(r"(?<=[{,])(\s*)([A-Za-z_]\w*)\s*:")
+NUMBERED = re.compile(r"(.*[^\W\d_])[\W_]*(\d+)\W*")  # "Question 1"
+ANSWERS = {"answer", "a", "output", "response", "答案", "回答"}
 CURLY_QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "‘": "'", "’": "'"})
 LISTED = re.compile(r"^[ \t>*#]*(?:(?:Task|Question|Instruction)\s*)?\d{1,3}\s*[.):：、](?!\d)[ \t*]*(.*)$", re.I)
 CHATTER = re.compile(  # around what was asked for, not part of it
@@ -40,7 +42,7 @@ def why_unusable(reply: str) -> str | None:
 
 
 def objects_in(reply: str) -> list[dict]:
-    """Every JSON object of a reply, in order; of one that wraps a list of objects, those of the list."""
+    """Every JSON object of a reply, in order; of one that only wraps others, those."""
     text, found, start = without_thoughts(reply), [], 0
     while (start := text.find("{", start)) >= 0:
         value, end = _object_at(text, start)
@@ -72,8 +74,30 @@ def _mended(block: str) -> dict | None:
 
 
 def _unwrapped(value: dict) -> list[dict]:
-    lists = [v for v in value.values() if isinstance(v, list) and v and all(isinstance(item, dict) for item in v)]
-    return lists[0] if len(lists) == 1 and len(value) <= 2 else [value]
+    found, level = [], [value]
+    while level:  # no recursion: a reply may be deeper than Python's stack
+        first = level.pop(0)
+        inner = _wrapped_in(first)
+        level = inner + level
+        found += [] if inner else [first]
+    return found
+
+
+def _wrapped_in(value: dict) -> list[dict]:
+    """The objects that stand for this one: {"1": {...}, "2": {...}}, {"topic": "...", "pairs": [...]}, or
+    {"Question 1": ..., "Answer 1": ..., "Question 2": ...}. None where it has an answer of its own."""
+    inner = list(value.values())
+    if inner and all(isinstance(item, dict) for item in inner):
+        return inner
+    lists = [v for v in inner if isinstance(v, list) and v and all(isinstance(item, dict) for item in v)]
+    if len(lists) == 1 and not ANSWERS & {name.strip().lower() for name in value}:
+        return lists[0]
+    parts: dict[str, dict] = {}
+    for name, text in value.items():
+        if not (found := NUMBERED.fullmatch(name)):
+            return []
+        parts.setdefault(found[2], {})[found[1]] = text
+    return list(parts.values())
 
 
 def text_of(record: dict, *names: str) -> str:

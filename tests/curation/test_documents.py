@@ -116,6 +116,12 @@ def test_pairs_are_read_from(reply: str) -> None:
     assert TEXT in job.prompt
 
 
+def test_of_a_pair_under_other_names_nothing_is_lost() -> None:
+    record = {"prompt": "When was the mill built?", "completion": "In 1794."}
+    [row] = document_jobs([PIECE])[0].work(lambda prompt: json.dumps([record])).dropped
+    assert (row["reason"], row["record"]) == ("question or answer is missing", record)
+
+
 @pytest.mark.parametrize("reply", ["", "No.", "[]", '{"question": "Who', "I'm sorry, I cannot help with that.", "[[[["])
 def test_a_reply_without_pairs_is_dropped_with_its_piece(reply: str) -> None:
     outcome = document_jobs([PIECE])[0].work(lambda prompt: reply)

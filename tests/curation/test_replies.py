@@ -1,5 +1,7 @@
 """What a teacher wrote, read: a table of replies that are whole, broken, wrapped, cut off, refused or nothing."""
 
+import json
+
 import pytest
 
 from gpt.curation.replies import (
@@ -33,6 +35,26 @@ GOOD = '{"question": "Why?", "answer": "So."}'
 )
 def test_an_object_is_found_in(reply: str) -> None:
     assert [record for record in objects_in(reply) if record] == [PAIR]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f'{{"1": {GOOD}, "2": {GOOD}}}',
+        f'{{"topic": "birds", "source": "a book", "pairs": [{GOOD}, {GOOD}]}}',
+        f'{{"data": {{"topic": "birds", "pairs": [{GOOD}, {GOOD}]}}}}',
+        '{"question 1": "Why?", "answer 1": "So.", "question_2": "Why?", "answer_2": "So."}',
+    ],
+)
+def test_objects_are_found_in_what_wraps_them(reply: str) -> None:
+    assert objects_in(reply) == [PAIR, PAIR]
+
+
+def test_what_has_an_answer_of_its_own_wraps_nothing() -> None:
+    record = PAIR | {"sources": [{"title": "a book"}]}
+    assert objects_in(json.dumps(record)) == [record]
+    assert objects_in('{"1": "Why?", "2": "So."}') == [{"1": "Why?", "2": "So."}]
+    assert objects_in('{"a":' * 900 + "{}" + "}" * 900) in ([{}], [])  # however deep
 
 
 def test_line_breaks_inside_a_string_do_not_break_it() -> None:
