@@ -1,12 +1,14 @@
 """Python tasks whose solutions are run: kept is what its assertions show to work.
 
 The teacher's code is read before it is run: what imports more than a few modules of pure computation, opens files, or
-reaches for names with underscores is refused. What is left runs in a new process with an empty folder, an empty
-environment and limits on time, processor time, memory and what it writes. This keeps clumsy code from harm. It is not
-a prison for hostile code: run what strangers wrote inside a container or a virtual machine.
+reaches through these modules for others is refused. What is left runs in a new process with an empty folder, an empty
+environment, limits on time, processor time, memory and what it writes, and Python's audit hook (PEP 578), which stops
+what would write a file, start a program or open a connection. This keeps clumsy code from harm. It is not a prison for
+hostile code: run what strangers wrote inside a container or a virtual machine.
 """
 
 import ast
+import importlib
 import os
 import signal
 import subprocess
@@ -16,22 +18,29 @@ import uuid
 from functools import partial
 from pathlib import Path
 from random import Random
+from types import ModuleType
 
 from gpt.curation.replies import labelled_parts, why_unusable, without_fence
 from gpt.curation.teacher import Ask, Job, Outcome, failed, key_of, made_by
 
 MODULES = set(
     "math cmath re string random statistics datetime calendar collections itertools functools operator heapq bisect "
-    "json typing dataclasses enum abc fractions decimal numbers textwrap copy unicodedata".split()
+    "json typing dataclasses enum abc fractions decimal numbers textwrap copy unicodedata collections.abc".split()
 )
 FORBIDDEN = set(
     "open exec eval compile input breakpoint globals locals vars getattr setattr delattr exit quit help memoryview "
     "SystemExit KeyboardInterrupt BaseException".split()
 )
+WAYS_OUT = set(  # attributes that lead to any other attribute, run text as code, or hold a running frame
+    "attrgetter methodcaller Formatter get_type_hints ForwardRef gi_frame cr_frame ag_frame tb_frame f_back f_builtins "
+    "f_globals f_locals".split()
+)
+PUBLIC = {"_replace", "_asdict", "_fields", "_make", "__init__", "__name__"}  # in spite of their names
 MEGABYTE = 1 << 20
 
 # The child limits itself before it reads the code: a limit set between fork and exec is not safe beside other threads.
 CHILD = """
+import os
 import sys
 try:
     import resource
@@ -41,6 +50,11 @@ try:
 except ImportError:  # Windows: only the clock limits it
     pass
 text = sys.stdin.read()
+def guard(event, args, reads=("os.listdir", "os.scandir"), writes=os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+    is_out = event.startswith(("os.", "subprocess.", "socket.", "shutil.", "ctypes.", "pty.")) and event not in reads
+    if is_out or (event == "open" and (args[2] or 0) & writes):
+        raise PermissionError(event + " is not for answers")
+sys.addaudithook(guard)
 exec(compile(text, "<teacher>", "exec"), {{"__name__": "__main__"}})
 sys.stdout.flush()
 sys.stdout.write("\\n{token}")
@@ -53,18 +67,46 @@ def why_not_run(code: str) -> str | None:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return f"no Python: {getattr(error, 'msg', None) or error}"
-    for node in ast.walk(tree):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module or "."] if isinstance(node, ast.ImportFrom) else []
-        if bad := [name for name in names if name.split(".")[0] not in MODULES]:
+    nodes = list(ast.walk(tree))
+    own = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    own |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    own |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    aliases = [alias for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    pairs = [(alias.asname or alias.name.partition(".")[0], alias.name) for alias in aliases]
+    modules = {ours: name for ours, name in pairs if name in MODULES}  # the others must not be imported here either
+    return next(filter(None, (_why_refused(node, modules, own) for node in nodes)), None)
+
+
+def _why_refused(node: ast.AST, modules: dict[str, str], own: set[str]) -> str | None:
+    """The reason why a node is refused; `own` are the names that the code defines itself, which may begin with _."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        wanted = [node.module or "."] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+        if bad := [name for name in wanted if name not in MODULES]:
             return f"imports {bad[0]}"
-        name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
-        is_method = isinstance(node, ast.FunctionDef) and node.name.startswith("__")
-        if name in FORBIDDEN or (name.startswith("__") and name != "__name__" and not is_method):
-            return f"uses {name}"
-        if isinstance(node, ast.ExceptHandler) and node.type is None:
-            return "catches every exception"
-    return None
+        taken = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+        bad = [name for name in taken if _leads_out(name, set()) or _is_module(wanted[0], name)]
+    elif isinstance(node, ast.Attribute):
+        module = modules.get(node.value.id) if isinstance(node.value, ast.Name) else None
+        bad = [node.attr] if _leads_out(node.attr, set() if module else own) else []
+        bad += [node.attr] if module and _is_module(module, node.attr) else []
+    elif isinstance(node, ast.MatchClass):
+        bad = [name for name in node.kwd_attrs if _leads_out(name, own)]
+    elif isinstance(node, ast.Name):
+        bad = [node.id] if node.id in FORBIDDEN or (node.id.startswith("__") and node.id != "__name__") else []
+    else:
+        return "catches every exception" if isinstance(node, ast.ExceptHandler) and node.type is None else None
+    return f"uses {bad[0]}" if bad else None
+
+
+def _leads_out(attribute: str, own: set[str]) -> bool:
+    is_own = attribute in own and not attribute.endswith("__")
+    return attribute in WAYS_OUT or (attribute.startswith("_") and attribute not in PUBLIC and not is_own)
+
+
+def _is_module(module: str, attribute: str) -> bool:
+    """Whether it is a module that could not be imported itself, such as `statistics.sys`."""
+    value = getattr(importlib.import_module(module), attribute, None)
+    return isinstance(value, ModuleType) and value.__name__ not in MODULES
 
 
 def run_code(code: str, seconds: float = 5, megabytes: int = 256) -> str | None:

@@ -24,6 +24,19 @@ CHECKS = "assert double(2) == 4\nassert double(0) == 0\nassert double(-1) == -2"
         ("x = __builtins__", "uses __builtins__"),
         ("getattr(x, 'y')", "uses getattr"),
         ("raise SystemExit", "uses SystemExit"),
+        ("import random\nrandom._os.system('x')", "uses _os"),
+        ("from random import _os", "uses _os"),
+        ("import statistics as s\ns.sys.modules['os'].remove('x')", "uses sys"),
+        ("from dataclasses import builtins", "uses builtins"),
+        ("import json.tool", "imports json.tool"),
+        ("import operator\noperator.attrgetter('__globals__')(f)", "uses attrgetter"),
+        ("from operator import methodcaller", "uses methodcaller"),
+        ("import string\nstring.Formatter().get_field('0.__globals__', (f,), {})", "uses Formatter"),
+        ("import typing\ntyping.get_type_hints(f)", "uses get_type_hints"),
+        ("(n for n in [1]).gi_frame.f_builtins['open']('x')", "uses f_builtins"),
+        ("match f:\n    case object(__globals__=found):\n        pass", "uses __globals__"),
+        ("import random\nclass A:\n    _os = 1\nrandom._os.remove('x')", "uses _os"),
+        ("class A:\n    def __class__(self):\n        return self.__class__", "uses __class__"),
         ("try:\n    f()\nexcept:\n    pass", "catches every exception"),
         ("def f(:", "no Python: invalid syntax"),
         ("x = '\0'", "no Python: source code string cannot contain null bytes"),
@@ -37,6 +50,40 @@ def test_what_reaches_beyond_computing_is_refused(code: str, reason: str) -> Non
 def test_computing_is_allowed() -> None:
     code = "import math\nfrom collections import Counter\nclass A:\n    def __init__(self):\n        self.n = math.pi\n"
     assert why_not_run(code + "if __name__ == '__main__':\n    print(A().n)") is None
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import re\nP = re.compile(r'[0-9]+')\nassert P.match('12')",
+        "import collections.abc\nassert isinstance([], collections.abc.Sequence)",
+        "from datetime import datetime as d\nassert d(2020, 1, 1).year == 2020",
+        "class A:\n    def __init__(self):\n        self._n, self.__m, self.open, self.help = 1, 2, True, 'x'\n"
+        "    def __eq__(self, other):\n        return self._n == other._n and self.__m == other.__m\n"
+        "class B(A):\n    def __init__(self):\n        super().__init__()\nassert B() == A() and A().help and A().open",
+        "from collections import namedtuple as n\nP = n('P', 'x y')\nassert P(1, 2)._replace(x=3)._asdict()['x'] == 3",
+        "def f():\n    return type(1).__name__\nassert f() == 'int'",
+    ],
+)
+def test_everyday_code_is_run(code: str) -> None:
+    assert why_not_run(code) is None
+    assert run_code(code) is None
+
+
+@pytest.mark.parametrize(
+    "line", ["os.system('touch x')", "os.remove('out')", "open('x', 'w')", "os.fork()", "os.mkdir('x')",
+             "__import__('subprocess').run('ls')", "__import__('socket').create_server(('127.0.0.1', 0))"],
+)  # fmt: skip
+def test_what_slips_through_the_reading_does_no_harm(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpt.curation.code_answers.why_not_run", lambda code: None)
+    assert "is not for answers" in run_code(f"import os\n{line}")
+    assert run_code("import os, random\nopen(random.__file__).close()\nos.listdir()") is None
+
+
+def test_reading_imports_nothing_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    assert why_not_run("this.s\ndef f():\n    def g():\n        import this") == "imports this"
+    assert "this" not in sys.modules
 
 
 def test_code_that_ends_is_told_from_code_that_fails() -> None:
