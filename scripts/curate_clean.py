@@ -41,6 +41,8 @@ def clean(args: Args, stages: dict[str, Stage], select: Selector | None = None) 
 
     reports = pipeline.clean_file(args.source, args.out, stages, select, bar)
     n_dropped = sum(report.n_dropped for report in reports)
+    if words := pipeline.conversion_words(reports[0]):
+        print(f"note       {words}")
     print(funnel_table(reports))
     beside = pipeline.dropped_path(args.out)
     print(f"{reports[-1].n_out:,} entries in {args.out}, {n_dropped:,} dropped ones in {beside}")

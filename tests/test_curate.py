@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import scripts
-from gpt.text.entries import load_entries
+from gpt.text.entries import load_entries, read_entries
 from scripts import curate
 
 for module in ("ftfy", "better_profanity", "datasketch", "presidio_analyzer", "sklearn"):
@@ -79,6 +79,18 @@ def test_convert_gives_entries_and_keeps_the_rest_apart(raw: Path, tmp_path: Pat
     assert run("convert", "--in", raw, "--out", tmp_path / "entries.json") == 0
     assert load_entries(tmp_path / "entries.json")[-1]["input"] == "The sky.\nGrass."
     assert [row["stage"] for row in lines_of(tmp_path / "entries.dropped.jsonl")] == ["read"]
+
+
+def test_convert_says_what_reading_left_out_as_finetune_does(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    source, out = ROOT / "tests" / "fixtures" / "formats" / "oasst_tree.jsonl", tmp_path / "out.jsonl"
+    assert run("convert", "--in", source, "--out", out) == 0
+    [note] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")]
+    _, counts = read_entries(source)
+    assert {"other_messages", "later_turns"} <= {name for name, n in counts.items() if n}
+    for name, n in counts.items():
+        assert f"{name.replace('_', ' ')} {n}" in note
+    assert run("convert", "--in", out, "--out", tmp_path / "again.json") == 0
+    assert "note" not in capsys.readouterr().out  # nothing is left out of what is ours already
 
 
 def test_filters_can_be_chosen_and_their_limits_are_flags(raw: Path, tmp_path: Path) -> None:

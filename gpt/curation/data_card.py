@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 import gpt.evaluation.plots as plots
 from gpt.curation.balance import KINDS, LEVELS, clusters, difficulty, kind_of, length_histogram, verb_noun_table
-from gpt.curation.pipeline import StageReport
+from gpt.curation.pipeline import StageReport, conversion_words
 from gpt.evaluation.report import quoted, table
 from gpt.text.entries import Entry
 
@@ -93,6 +93,7 @@ def data_card(
         f"# {name}",
         f"{reports[0].n_in:,} entries were read from {source}, {n_out:,} are kept. Every one that is not stands in the "
         "dropped file with its reason.",
+        *([f"{words[0].upper()}{words[1:]}."] if (words := conversion_words(reports[0])) else []),
         "## What each stage did",
         funnel_table(reports),
         "![How many entries are left after each stage](funnel.png)",

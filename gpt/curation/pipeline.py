@@ -10,7 +10,7 @@ import gzip
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,7 @@ class Row:
     where: str = ""  # "data.jsonl: line 7"
     reason: str = ""
     raw: str = ""
+    counts: Mapping[str, int] = field(default_factory=Counter)  # of its record, at the first row: see text/formats.py
 
 
 @dataclass
@@ -47,6 +48,7 @@ class StageReport:
     n_changed: int = 0
     reasons: Counter = field(default_factory=Counter)  # by what stands before the first colon
     samples: list[tuple[str, dict]] = field(default_factory=list)  # (reason, entry), drawn at random
+    converted: Counter = field(default_factory=Counter)  # records by format, and what changed in reading them
 
     @property
     def n_dropped(self) -> int:
@@ -65,6 +67,13 @@ class StageReport:
             self.samples[place] = (reason, entry)
 
 
+def conversion_words(report: StageReport) -> str:
+    """What reading the records left out or changed; "" where all are alpaca's, word for word."""
+    found = {name: n for name, n in report.converted.items() if n}
+    counts = ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in found.items())
+    return f"records by format, and what changed on the way: {counts}" if found.keys() - {"alpaca"} else ""
+
+
 def reason_group(reason: str) -> str:
     """What reasons are counted by: `length` of "length: ...", `near-duplicate` of "near-duplicate of entry 7"."""
     head = reason.split(":")[0]
@@ -81,12 +90,13 @@ def read_rows(path: Path) -> Iterator[Row]:
     """
     number = 0
     for where, value, raw in map(_taken_back, _json_values(path)):
-        for item in _entries_of(value):
-            number += 1
+        items, counts = _entries_of(value)
+        for place, item in enumerate(items):
+            number, counted = number + 1, Counter() if place else counts
             if isinstance(item, str):
-                yield Row(number, None, where, writable(item), raw)
+                yield Row(number, None, where, writable(item), raw, counted)
             else:
-                yield Row(number, item, where)
+                yield Row(number, item, where, counts=counted)
 
 
 def _taken_back(seen: tuple[str, object, str]) -> tuple[str, object, str]:
@@ -99,17 +109,17 @@ def _taken_back(seen: tuple[str, object, str]) -> tuple[str, object, str]:
     return where, value.get("entry", value), raw
 
 
-def _entries_of(value: object) -> list[Entry | str]:
-    """The entries of a record; a reason in place of what is none."""
+def _entries_of(value: object) -> tuple[list[Entry | str], Mapping[str, int]]:
+    """The entries of a record, a reason in place of what is none, and what reading it left out or changed."""
     if isinstance(value, str):
-        return [value]
+        return [value], Counter()
     if not isinstance(value, dict):
-        return [f"not an object but a {type(value).__name__}"]
+        return [f"not an object but a {type(value).__name__}"], Counter()
     try:
-        entries, _ = record_to_entries(value)
+        entries, counts = record_to_entries(value)
     except ValueError as error:
-        return [str(error)]
-    return [_checked(entry) for entry in entries] or ["the record holds no answered instruction"]
+        return [str(error)], Counter()
+    return [_checked(entry) for entry in entries] or ["the record holds no answered instruction"], counts
 
 
 def writable(text: str) -> str:
@@ -256,6 +266,7 @@ def run_stages(
     rng, reports = random.Random(seed), [StageReport(name) for name in (READING, *stages)]
     for row in rows:
         reports[0].n_in += 1
+        reports[0].converted.update(row.counts)
         if row.entry is None:
             reports[0].drop(row.reason, {"record": row.raw}, rng)
             drop(dropped_row(READING, row.reason, row.number, where=row.where, record=row.raw))
