@@ -8,6 +8,9 @@ takes the longest bands that still find 99.5% of the pairs at the threshold; wha
 by computing the similarity itself. So a drop is never a guess: its reason names the entry that is kept, and how near
 it is.
 
+Entries that ask about one long text are alike for that text alone. So where the input is longer than all else in both,
+what is asked and answered has to be as near, too.
+
 An entry is compared with those that are kept. In a chain a ~ b ~ c, where c is near b and not near a, c stays.
 """
 
@@ -35,12 +38,23 @@ PRIMES = np.array(
 class Match(NamedTuple):
     label: str  # such as "entry 12"
     similarity: float  # Jaccard, 0..1
+    is_copy: bool = False  # letter by letter: some texts that differ have the same runs
 
 
 def dedup_text(entry: Entry) -> str:
     """What is compared: all three fields, of each exchange of a conversation, in lower case, white space collapsed."""
     fields = (f"{e['instruction']} {e['input']} {e['output']}" for e in exchanges(entry))
-    return " ".join(" ".join(fields).lower().split())
+    return _folded(" ".join(fields))
+
+
+def text_beside_input(entry: Entry) -> str:
+    """What is compared as well where the input is longer than it: instruction and output; "" for any other entry."""
+    beside = " ".join(f"{e['instruction']} {e['output']}" for e in exchanges(entry))
+    return _folded(beside) if len(entry["input"]) > len(beside) else ""
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.lower().split())
 
 
 def shingle_hashes(text: str, size: int = N_GRAM) -> np.ndarray:
@@ -89,6 +103,7 @@ class DedupIndex:
         self.lsh = MinHashLSH(num_perm=N_HASHES, params=band_shape(threshold))
         self.labels: list[str] = []
         self.texts: list[bytes] = []
+        self.beside: list[str] = []  # long inputs, see `text_beside_input`
         self.sizes: list[int] = []  # different runs of each text
         self.exact: dict[bytes, int] = {}
         # Candidates come in clusters, so those asked for lately are kept.
@@ -106,37 +121,44 @@ class DedupIndex:
         """Positions that share a band, in the order in which they were added."""
         return sorted(self.lsh.query(minhash))
 
-    def matches(self, text: str) -> Iterator[Match]:
-        """The texts whose similarity is the threshold or more, in the order in which they were added."""
-        yield from self._matches(*self.sketch(text))
+    def matches(self, text: str, beside: str = "") -> Iterator[Match]:
+        """The texts whose similarity is the threshold or more, in the order in which they were added; where they and
+        this one have something beside a long input, that has to be as near."""
+        yield from self._matches(beside, *self.sketch(text))
 
-    def _matches(self, digest: bytes, runs: np.ndarray, minhash: object) -> Iterator[Match]:
+    def _matches(self, beside: str, digest: bytes, runs: np.ndarray, minhash: object) -> Iterator[Match]:
         if (same := self.exact.get(digest)) is not None:
-            yield Match(self.labels[same], 1.0)
+            yield Match(self.labels[same], 1.0, is_copy=True)
         for i in self.candidates(minhash):
             small, large = sorted((len(runs), self.sizes[i]))
             if i != same and small >= self.threshold * large:  # else the similarity cannot be that high
                 similarity = jaccard_of(runs, self.runs(i))
-                if similarity >= self.threshold:
+                if similarity >= self.threshold and self._near_beside(beside, self.beside[i]):
                     yield Match(self.labels[i], similarity)
 
-    def add(self, text: str, label: str) -> None:
-        self._add(text, label, *self.sketch(text))
+    def _near_beside(self, a: str, b: str) -> bool:
+        if not a or not b:
+            return True
+        return jaccard_of(shingle_hashes(a, self.size), shingle_hashes(b, self.size)) >= self.threshold
 
-    def _add(self, text: str, label: str, digest: bytes, runs: np.ndarray, minhash: object) -> None:
+    def add(self, text: str, label: str, beside: str = "") -> None:
+        self._add(text, label, beside, *self.sketch(text))
+
+    def _add(self, text: str, label: str, beside: str, digest: bytes, runs: np.ndarray, minhash: object) -> None:
         position = len(self.labels)
         self.labels.append(label)
         self.texts.append(text.encode())
+        self.beside.append(beside)
         self.sizes.append(len(runs))
         self.exact.setdefault(digest, position)
         self.lsh.insert(position, minhash, check_duplication=False)
 
-    def find_or_add(self, text: str, label: str) -> Match | None:
+    def find_or_add(self, text: str, label: str, beside: str = "") -> Match | None:
         """The first text that is near; None where there is none, and then this one is added."""
         sketch = self.sketch(text)
-        if match := next(self._matches(*sketch), None):
+        if match := next(self._matches(beside, *sketch), None):
             return match
-        self._add(text, label, *sketch)
+        self._add(text, label, beside, *sketch)
         return None
 
 
@@ -149,13 +171,13 @@ def make_dedup(
     """
     index = DedupIndex(threshold, size)
     for n, entry in enumerate(against, start=1):
-        index.add(dedup_text(entry), f"test entry {n}")
+        index.add(dedup_text(entry), f"test entry {n}", text_beside_input(entry))
 
     def check(number: int, entry: Entry) -> str | None:
-        match = index.find_or_add(dedup_text(entry), f"entry {number}")
+        match = index.find_or_add(dedup_text(entry), f"entry {number}", text_beside_input(entry))
         if match is None:
             return None
-        if match.similarity == 1:
+        if match.is_copy:
             return f"duplicate of {match.label}"
         return f"near-duplicate of {match.label}, Jaccard {match.similarity:.2f}"
 

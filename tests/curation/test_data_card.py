@@ -42,6 +42,13 @@ def test_the_card_shows_reasons_samples_and_what_the_set_holds(tmp_path: Path) -
     assert "<script>" not in html and "&lt;script&gt;" in html and html.count("data:image/png") == 4
 
 
+def test_the_card_says_what_reading_left_out() -> None:
+    page = data_card(
+        "a.jsonl", "raw.jsonl", [StageReport("read", 2, converted=Counter(chat=2, later_turns=5))], [], {}, []
+    )
+    assert "Records by format, and what changed on the way: chat 2, later turns 5." in page
+
+
 def test_a_set_of_which_nothing_is_left_has_a_card_too(tmp_path: Path) -> None:
     reports = [StageReport("read", 1, 0, Counter({"empty": 1}), [("empty", {"record": ""})])]
     page = data_card("none.jsonl", "raw.jsonl", reports, [], {}, [])

@@ -17,6 +17,7 @@ from gpt.curation.dedup import (
     jaccard_of,
     make_dedup,
     shingle_hashes,
+    text_beside_input,
 )
 from gpt.text.entries import Entry, load_entries
 
@@ -93,6 +94,34 @@ def test_ten_thousand_real_rows_against_brute_force(threshold: float) -> None:
     check_against_brute_force(texts + perturbed(texts, 1000, seed=2), threshold)
 
 
+def asked_about(texts: list[str], n: int, seed: int) -> list[Entry]:
+    """n questions about few long texts: new ones and such as were asked before, to the letter or nearly."""
+    rng, rows = random.Random(seed), []
+    passages = [" ".join(rng.sample(texts, 12)) for _ in range(n // 15)]
+    for k in range(n):
+        earlier = rng.choice(rows) if rows and k % 2 else entry(*rng.sample(texts, 2), input=rng.choice(passages))
+        asked, passage = (perturbed([earlier[field]], 1, seed=k)[0] for field in ("instruction", "input"))
+        rows.append(earlier | {"instruction": asked, "input": passage if k % 3 else earlier["input"]})
+    return rows
+
+
+def test_questions_about_one_long_text_against_brute_force() -> None:
+    texts = [dedup_text(e) for e in load_entries(ROOT / "data" / "instructions.json")]
+    rows = asked_about([text for text in texts if 40 < len(text) < 80], 600, seed=6)
+    rows = list({dedup_text(row): row for row in rows}.values())
+    wholes = all_pairs([dedup_text(row) for row in rows], 0.8)
+    sides = [" ".join(f"{row['instruction']} {row['output']}".lower().split()) for row in rows]
+    is_long = [len(row["input"]) > len(row["instruction"] + row["output"]) for row in rows]
+    near = all_pairs(sides, 0.8)
+    true = {(i, j): s for (i, j), s in wholes.items() if (i, j) in near or not (is_long[i] and is_long[j])}
+    index, found = DedupIndex(0.8), {}
+    for j, row in enumerate(rows):
+        found |= {(int(m.label), j): m.similarity for m in index.matches(dedup_text(row), text_beside_input(row))}
+        index.add(dedup_text(row), str(j), text_beside_input(row))
+    assert 100 < len(true) < 0.8 * len(wholes), (len(true), len(wholes))
+    assert found.keys() <= true.keys() and len(found) >= 0.99 * len(true), (len(found), len(true))
+
+
 def test_too_few_bands_miss_pairs_that_ours_find() -> None:
     texts = [dedup_text(e) for e in load_entries(ROOT / "data" / "instructions.json")][::10]
     texts = list(dict.fromkeys(texts + perturbed(texts, 300, seed=3)))
@@ -142,6 +171,21 @@ def test_case_and_white_space_do_not_count_and_the_reason_names_the_one_that_is_
 
 def test_another_answer_to_the_same_question_stays() -> None:
     assert deduplicate([entry("Name a river.", "The Rhine."), entry("Name a river.", "The Yangtze.")]) == [None, None]
+
+
+def test_other_questions_about_one_long_text_stay() -> None:
+    passage = " ".join(f"In the year {1000 + n} the mill had {n} wheels." for n in range(20))
+    asked = [("Who built the mill?", "A monk."), ("What did it grind?", "Salt."), ("who built the mill? ", "A monk.")]
+    rows = [entry(question, answer) | {"input": passage} for question, answer in asked]
+    rows.append(rows[1] | {"input": passage.replace("year 1003", "year 1033")})
+    assert deduplicate(rows) == [None, None, "duplicate of entry 1", "near-duplicate of entry 2, Jaccard 0.96"]
+    index = DedupIndex()  # which looked at the whole alone
+    assert [bool(index.find_or_add(dedup_text(row), "")) for row in rows] == [False, True, True, True]
+
+
+def test_texts_that_differ_and_have_the_same_runs_are_no_copies() -> None:
+    rows = [entry("ha" * 30), entry("ha" * 50), entry("ha" * 30)]
+    assert deduplicate(rows) == [None, "near-duplicate of entry 1, Jaccard 1.00", "duplicate of entry 1"]
 
 
 def test_order_says_which_of_a_group_is_kept() -> None:
