@@ -152,7 +152,7 @@ def write_card(out: Path, source: str, reports: list[StageReport], settings: dic
     folder = out.with_suffix(".card")
     folder.mkdir(exist_ok=True)
     entries, _ = draw_entries((row.entry for row in pipeline.read_rows(out)), N_SHOWN)
-    figures = card_figures(entries, reports) if entries else {}
+    figures = card_figures(entries, reports)
     for name, ax in figures.items():
         write_atomically(folder / name, lambda part, ax=ax: save_figure(ax, part))
     page = pipeline.writable(data_card(out.name, source, reports, entries, settings, list(figures)))

@@ -68,6 +68,18 @@ def test_the_pipeline_keeps_what_is_sound_and_explains_every_other_row(
     assert html.count("data:image/png") >= 3 and "near-duplicate" in html
 
 
+@pytest.mark.parametrize(
+    "rows", [[], [{"instruction": "Name a tree.", "output": ""}], [{**RAW[3], "id": "\ud83d"}, {"\ud83d": "| \ud83d"}]]
+)
+def test_a_card_is_drawn_whatever_is_left(tmp_path: Path, rows: list[dict]) -> None:
+    source, out = tmp_path / "raw.json", tmp_path / "clean.jsonl"
+    source.write_text(json.dumps(rows), encoding="utf-8")
+    assert run("pipeline", "--in", source, "--out", out) == 0
+    assert len(lines_of(out)) + len(lines_of(tmp_path / "clean.dropped.jsonl")) == len(rows)
+    assert (tmp_path / "clean.card" / "funnel.png").stat().st_size > 1000
+    assert "data:image/png" in (tmp_path / "clean.card" / "card.html").read_text(encoding="utf-8")
+
+
 def test_the_same_command_gives_the_same_bytes(raw: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         assert run("pipeline", "--in", raw, "--out", tmp_path / f"{name}.jsonl", "--no-card") == 0

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 import gpt.evaluation.plots as plots
 from gpt.curation.balance import KINDS, LEVELS, clusters, difficulty, kind_of, length_histogram, verb_noun_table
+from gpt.curation.filters import shown
 from gpt.curation.pipeline import StageReport, conversion_words
 from gpt.evaluation.report import quoted, table
 from gpt.text.entries import Entry
@@ -33,7 +34,7 @@ def funnel_table(reports: Sequence[StageReport]) -> str:
     rows = []
     for report in reports:
         counts = (report.n_in, report.n_dropped, report.n_changed, report.n_out)
-        why = ", ".join(f"{reason.replace('|', '/')} {n:,}" for reason, n in report.reasons.most_common(3))
+        why = ", ".join(f"{reason} {n:,}" for reason, n in report.reasons.most_common(3))
         rows.append([report.name, why or "-", *(f"{n:,}" for n in counts)])
     n_dropped, n_changed = (sum(getattr(report, name) for report in reports) for name in ("n_dropped", "n_changed"))
     rows.append(["all", "", *(f"{n:,}" for n in (reports[0].n_in, n_dropped, n_changed, reports[-1].n_out))])
@@ -41,12 +42,14 @@ def funnel_table(reports: Sequence[StageReport]) -> str:
 
 
 def card_figures(entries: Sequence[Entry], reports: Sequence[StageReport]) -> dict[str, Axes]:
-    """The pictures of a card by file name."""
+    """The pictures of a card by file name; of a set without entries, how it came to that."""
     n_read = max(reports[0].n_in, 1)
     left = {f"after {report.name}": 100 * report.n_out / n_read for report in reports}
-    kinds = Counter(map(kind_of, entries))
-    figures = {
-        "funnel.png": plots.plot_bars(left, f"Entries left of {n_read:,}", "per cent"),
+    figures = {"funnel.png": plots.plot_bars(left, f"Entries left of {n_read:,}", "per cent")}
+    if not entries:
+        return figures
+    kinds = Counter(shown(kind_of(entry), 30).replace("$", r"\$") for entry in entries)  # $ begins a formula
+    figures |= {
         "lengths.png": plots.plot_bars(length_histogram(entries), "Length of the outputs", "entries, by words"),
         "kinds.png": plots.plot_bars(dict(kinds.most_common(15)), "Kinds of tasks", "entries"),
     }
@@ -87,7 +90,7 @@ def data_card(
     n_out, n = reports[-1].n_out, len(entries)
     of = f"all {n:,} entries" if n == n_out else f"a random sample of {n:,} of the {n_out:,} entries"
     dropped = [report for report in reports if report.samples]
-    reasons = [[report.name, reason.replace("|", "/"), f"{count:,}"] for report in reports
+    reasons = [[report.name, reason, f"{count:,}"] for report in reports
                for reason, count in report.reasons.most_common()]  # fmt: skip
     parts = [
         f"# {name}",

@@ -48,6 +48,7 @@ def row_label(name: str) -> str:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1) -> str:
     """A Markdown table, padded so that it reads as plain text too; columns from `numbers_from` on to the right."""
+    header, *rows = ([" ".join(cell.replace("|", r"\|").splitlines()) for cell in row] for row in [header, *rows])
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:

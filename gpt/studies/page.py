@@ -115,7 +115,7 @@ def block_html(lines: list[str], folder: Path) -> str:
 
 def table_html(lines: list[str]) -> str:
     """Columns that the rule under the header sets to the right hold numbers."""
-    header, rule, *rows = ([cell.strip() for cell in line[2:-2].split(" | ")] for line in lines)
+    header, rule, *rows = ([cell.strip().replace(r"\|", "|") for cell in line[2:-2].split(" | ")] for line in lines)
     kinds = [' class="number"' if cell.endswith(":") else "" for cell in rule]
 
     def row(cells: list[str], tag: str) -> str:

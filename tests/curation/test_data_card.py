@@ -51,8 +51,23 @@ def test_the_card_says_what_reading_left_out() -> None:
 
 def test_a_set_of_which_nothing_is_left_has_a_card_too(tmp_path: Path) -> None:
     reports = [StageReport("read", 1, 0, Counter({"empty": 1}), [("empty", {"record": ""})])]
-    page = data_card("none.jsonl", "raw.jsonl", reports, [], {}, [])
+    figures = card_figures([], reports)
+    assert list(figures) == ["funnel.png"]
+    save_figure(figures["funnel.png"], tmp_path / "funnel.png")
+    page = data_card("none.jsonl", "raw.jsonl", reports, [], {}, list(figures))
     assert "0 are kept" in page and "What the set holds" not in page
+    assert html_page(page, tmp_path).count("data:image/png") == 1
+
+
+def test_a_kind_may_hold_any_sign(tmp_path: Path) -> None:
+    kinds = ["open | closed", "two\nlines", r"$\frac", "a$b$"]
+    entries = [{"instruction": f"Say {i}.", "input": "", "output": "1", "kind": kind} for i, kind in enumerate(kinds)]
+    figures = card_figures(entries, REPORTS)
+    for name, ax in figures.items():
+        save_figure(ax, tmp_path / name)
+    html = html_page(data_card("a.jsonl", "raw.jsonl", REPORTS, entries, {}, list(figures)), tmp_path)
+    for kind in ("open | closed", "two lines", r"$\frac", "a$b$"):
+        assert f"<td>{kind}</td>" in html, kind
 
 
 def test_a_sample_is_drawn_evenly_and_the_same_each_time() -> None:
