@@ -34,6 +34,7 @@ UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 SPACELESS = UNSPACED + r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 WORD = regex.compile(rf"[{SPACELESS}]\p{{M}}*|(?:(?![{SPACELESS}])[\p{{L}}\p{{M}}\p{{N}}_])+")
 
+OPTIONAL = {"kind": str, "source": str, "system": str, "constraints": list, "turns": list}  # fields that are used
 SURROGATE = regex.compile("[\ud800-\udfff]")
 DEEPEST = 100  # brackets in brackets in one record: what is deeper could be read, and not written again
 DISGUISES = (  # how a file begins that is no JSON, and what to do about it
@@ -110,15 +111,20 @@ def read_entries(path: str | Path, rejected: list[dict] | None = None) -> tuple[
 
 def check_entry(entry: Entry) -> None:
     """ValueError for what would fail only later, when answers are scored or written."""
-    for field in ("kind", "source", "system"):
-        if entry.get(field, "") is None:
-            del entry[field]  # the field is there for all rows of the file and empty for this one
-        if not isinstance(entry.get(field, ""), str):
-            raise ValueError(f'"{field}" must be text, found {shown(entry[field])}: mend it or leave the field out')
     if (depth := _depth(entry)) > DEEPEST:
         raise ValueError(f"{depth} brackets stand in each other, at most {DEEPEST} can be written again: flatten it")
-    for field in ("instruction", "input", "output"):
-        if half := SURROGATE.search(entry[field]):
+    for field, kind in OPTIONAL.items():
+        if field in entry and entry[field] is None:
+            del entry[field]  # the field is there for all rows of the file and empty for this one
+        if field in entry and not isinstance(entry[field], kind):
+            wanted = "text" if kind is str else "a list"
+            raise ValueError(f'"{field}" must be {wanted}, found {shown(entry[field])}: mend it or leave the field out')
+    for turn in entry.get("turns", []):
+        if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
+            raise ValueError(f'"turns" must be objects with a text "content", found {shown(turn)}')
+    for field, value in entry.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        if half := SURROGATE.search(text) or SURROGATE.search(field):
             code, position = f"\\u{ord(half[0]):04x}", half.start()
             raise ValueError(f'"{field}" has half a character, {code} at position {position}: a text cut in an emoji')
 

@@ -319,12 +319,32 @@ def test_marks_belong_to_their_letters() -> None:
     assert words("nai\u0308ve") == ["nai\u0308ve"]
 
 
-def test_half_a_character_and_a_kind_that_is_no_text_are_refused_with_their_place(tmp_path: Path) -> None:
+BAD_FIELDS = [
+    ({"output": "x\ud83d"}, r'"output" has half a character, \\ud83d at position 1'),
+    ({"source": "cut \ud83d"}, r'"source" has half a character, \\ud83d at position 4'),
+    ({"notes": {"by": ["\ud83d"]}}, '"notes" has half a character'),
+    ({"\ud83d": 1}, "has half a character"),
+    ({"turns": [{"role": "user", "content": "\ud83d"}]}, '"turns" has half a character'),
+    ({"kind": ["a"]}, '"kind" must be text, found list'),
+    ({"turns": 3}, '"turns" must be a list, found int 3'),
+    ({"turns": ["a"]}, r'"turns" must be objects with a text "content", found str "a"'),
+    ({"turns": [{"role": "user", "content": None}]}, '"turns" must be objects with a text "content", found dict'),
+    ({"constraints": {"check": "upper_case"}}, '"constraints" must be a list, found dict'),
+]
+
+
+@pytest.mark.parametrize(("bad", "message"), BAD_FIELDS)
+def test_a_field_that_would_fail_later_is_refused_with_its_place(tmp_path: Path, bad: dict, message: str) -> None:
     good = {"instruction": "a", "output": "b"}
-    for bad, message in (
-        ({"output": "x\ud83d"}, r'entry 1: "output" has half a character, \\ud83d at position 1'),
-        ({"kind": ["a"]}, 'entry 1: "kind" must be text, found list'),
-    ):
-        with pytest.raises(EntryError, match=message):
-            load_entries(write(tmp_path / "a.json", json.dumps([good, good | bad])))
-    assert "kind" not in load_entries(write(tmp_path / "a.json", json.dumps([good | {"kind": None}])))[0]
+    path = write(tmp_path / "a.json", json.dumps([good, good | bad]))
+    with pytest.raises(EntryError, match=f"entry 1: .*{message}"):
+        load_entries(path)
+    rejected = []
+    assert len(read_entries(path, rejected)[0]) == len(rejected) == 1
+
+
+def test_fields_that_are_null_in_a_row_are_as_if_they_were_not_there(tmp_path: Path) -> None:
+    """A table has every field in every row."""
+    good = {"instruction": "a", "output": "b"}
+    empty = dict.fromkeys(("kind", "source", "system", "constraints", "turns"))
+    assert load_entries(write(tmp_path / "a.json", json.dumps([good | empty]))) == [good | {"input": ""}]
