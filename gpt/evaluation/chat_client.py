@@ -155,7 +155,7 @@ def _read_reply(response: requests.Response, url: str) -> str:
     with suppress(ValueError, LookupError, TypeError, RecursionError):
         content = response.json()["choices"][0]["message"]["content"]
         if content is None or isinstance(content, str):  # None: the model refused, or only called tools
-            return content or ""
+            return (content or "").encode("utf-8", "replace").decode()  # half a character, which no file holds: "?"
     raise _TryAgain(f"the answer is not OpenAI's protocol: {_beginning(response)}", 0.0)
 
 

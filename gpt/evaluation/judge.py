@@ -282,7 +282,7 @@ def collect_verdicts(
         verdict = ask_question(question, ask)
         about = {"judge": judge_name, "question": question.digest, "row": question.row, "sample": question.sample}
         line = json.dumps(about | {"aspect": question.aspect} | asdict(verdict), ensure_ascii=False) + "\n"
-        with lock, path.open("a", encoding="utf-8") as file:
+        with lock, path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(line)
         return verdict
 

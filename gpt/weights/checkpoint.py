@@ -249,7 +249,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         os.replace(part, path)
     except (OSError, SafetensorError, RuntimeError) as error:  # the last two: of safetensors and torch
         is_full = part.exists() and shutil.disk_usage(part).free < 2**16
-        what = "the disk is full" if is_full else str(error).splitlines()[0]
+        what = "the disk is full" if is_full else (str(error) or repr(error)).splitlines()[0]
         raise OSError(f"cannot write {path}: {what}") from error
     finally:
         part.unlink(missing_ok=True)
@@ -264,7 +264,8 @@ def current_umask() -> int:
 
 def write_json(path: Path, value: object) -> None:
     text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    # Half a character, for which UTF-8 has no bytes, becomes its escape, the same text to whoever reads the JSON.
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def save_model(model: GPT, folder: Path, template: str = "alpaca", dtype: torch.dtype = torch.float32) -> None:

@@ -154,6 +154,13 @@ def test_a_refusal_is_an_empty_reply(server: Server) -> None:
     assert client(server).ask("a") == ""
 
 
+def test_half_a_character_of_a_reply_becomes_a_question_mark(server: Server) -> None:
+    """As a server that cut an emoji sends it: valid JSON, and no text that a file could hold."""
+    server.answer = lambda prompt: "So 🙂 \ud83d"
+    reply = client(server).ask("a")
+    assert reply == "So 🙂 ?" and reply.encode()
+
+
 def test_once_stopped_nothing_begins_and_nothing_waits(server: Server) -> None:
     asking = client(server, wait=30.0)
 

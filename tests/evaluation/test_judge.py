@@ -221,6 +221,13 @@ def test_the_same_question_is_asked_once_and_a_failed_one_is_no_verdict(tmp_path
     assert len(read_verdicts(path)) == 2
 
 
+def test_a_reply_with_half_a_character_is_kept_and_ends_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "verdicts.jsonl"
+    [(question, verdict)] = collect_verdicts(questions(1), lambda p: "Score: 7 \ud83d", path, "me", 1)
+    assert read_verdicts(path)["me", question.digest] == verdict == Verdict(7, ["Score: 7 \ud83d"])
+    assert path.read_bytes().endswith(b"}\n")
+
+
 # ---- the report ----
 
 

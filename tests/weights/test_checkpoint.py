@@ -14,7 +14,7 @@ from gpt.text.entries import Entry
 from gpt.text.prompts import TEMPLATES, format_prompt
 from gpt.text.tokenizer import Tokenizer
 from gpt.weights import checkpoint
-from gpt.weights.checkpoint import TURNED, load_model, openai_name, save_model, write_atomically
+from gpt.weights.checkpoint import TURNED, load_model, openai_name, read_json, save_model, write_atomically, write_json
 from gpt.weights.tf_checkpoint import CheckpointError, read_tf_index
 from tests.reference import numpy_logits, random_model
 
@@ -299,5 +299,18 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match=r"cannot write .*file: No space left$"):
         write_atomically(path, fail_as_torch)
+
+    def fail_without_a_word(part: Path) -> None:
+        raise PermissionError
+
+    with pytest.raises(OSError, match=r"cannot write .*file: PermissionError\(\)$"):
+        write_atomically(path, fail_without_a_word)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_half_a_character_is_written_as_json_can_hold_it(tmp_path: Path) -> None:
+    value = {"cut \ud83d": "whole 🙂, half \ud83d"}
+    write_json(tmp_path / "file.json", value)
+    assert read_json(tmp_path / "file.json") == value
+    assert "whole 🙂" in (tmp_path / "file.json").read_text("utf-8")  # to be read by people too
