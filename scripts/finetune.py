@@ -21,7 +21,7 @@ from scripts.choices import choose_device
 from scripts.command import add_config_flags, field_comments, make_parser, one_line_errors
 from scripts.drive import drive, first_prints, how_ended, show_forecast, where_it_stands
 from scripts.evaluate import evaluate_run
-from scripts.new_run import ENTRIES, TINY_SETTINGS, new_run
+from scripts.new_run import ENTRIES, TINY_SETTINGS, new_run, write_rejected
 from scripts.recipe import write_comparison
 
 FLAGS = (
@@ -110,7 +110,7 @@ def fine_tune(args: argparse.Namespace, device: torch.device, shown_device: str)
 def fine_tune_in(
     folder: Path, settings: run.RunSettings, facts: dict, args: argparse.Namespace, device: torch.device, shown: str
 ) -> int:
-    split = run.load_split(settings)
+    split, rejected = run.load_split(settings), facts.pop("rejected", None)
     model = load_model(settings.model, device, settings.config.dropout)
     check = "left out" if "no_self_check" in args else check_model(model, settings.model, settings.config.precision)
     model = untie(model) if settings.untie else model
@@ -126,6 +126,8 @@ def fine_tune_in(
     }
     print(f"run        {where_it_stands(folder, settings.config)}")
     say_start(settings, facts)
+    if rejected and rank() == 0:
+        write_rejected(None if "dry_run" in args else folder / "rejected.jsonl", rejected)
     if "dry_run" in args:
         return show_forecast(model, sides, settings.config)
     if rank() == 0:

@@ -27,7 +27,10 @@ LORA_LR = 10
 
 
 def new_run(args: argparse.Namespace, device: torch.device) -> tuple[Path, RunSettings, dict]:
-    """A folder that holds no run yet, the settings, and why the model was chosen and what was converted."""
+    """A folder that holds no run yet, the settings, and why the model was chosen, what was converted and rejected.
+
+    Writes nothing: of several processes each comes to the same folder.
+    """
     recipe = getattr(args, "recipe", "")
     args = argparse.Namespace(**recipe_flags(recipe) | vars(args))
     precision, reason = default_precision(device)
@@ -55,9 +58,8 @@ def new_run(args: argparse.Namespace, device: torch.device) -> tuple[Path, RunSe
         model, str(data.resolve()), entries_sha256(entries), template, split, config, "untie" in args, recipe,
         "turns" in args, skip_bad=rejected is not None,
     )  # fmt: skip
-    if rejected:
-        write_rejected(folder / "rejected.jsonl" if "dry_run" not in args else None, rejected)
-    return folder, settings, {"why": why, "converted": converted, "precision": f"{config.precision} ({reason})"}
+    facts = {"why": why, "converted": converted, "precision": f"{config.precision} ({reason})", "rejected": rejected}
+    return folder, settings, facts
 
 
 def check_conversations(entries: list[Entry], data: Path) -> None:

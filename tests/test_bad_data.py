@@ -6,9 +6,11 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+import torch
 
 from gpt.text.entries import EntryError, read_entries
 from scripts import finetune
+from scripts.new_run import new_run
 
 GOOD = json.dumps({"instruction": "Name a fruit.", "input": "", "output": "Apple."})
 DEEP = "[" * 10_000 + "]" * 10_000
@@ -179,3 +181,15 @@ def test_skip_bad_trains_on_the_rest_and_keeps_the_rejected(
     assert {row["record"] for row in rejected} == {"{oops"}
     facts = json.loads((run / "training.json").read_text("utf-8"))
     assert facts["skip_bad"] is True and sum(facts["facts"]["entries"].values()) == 40
+
+
+def test_all_processes_of_a_run_with_bad_rows_come_to_one_folder(
+    tmp_path: Path, mixed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun's processes look for a free folder one after the other: whatever the first writes, the second finds."""
+    monkeypatch.chdir(tmp_path)
+    args = finetune.parse(["--data", str(mixed), "--skip-bad", "--model", "gpt2-tiny", "--device", "cpu"])
+    (first, _, facts), (second, _, _) = (new_run(args, torch.device("cpu")) for _ in range(2))
+    assert first == second == Path("runs/gpt2-tiny")
+    assert len(facts["rejected"]) == 4
+    assert list(tmp_path.iterdir()) == [mixed]
