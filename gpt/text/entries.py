@@ -167,13 +167,12 @@ class Line(str):
 
 
 def read_records(path: Path) -> list[tuple[str, object]]:
-    """(position in words, record) for each record. It is JSON Lines if the first line is an object by itself."""
+    """(position in words, record) for each record of a file in JSON or JSON Lines."""
     text = _read_text(path)
-    first, *others = text.strip().split("\n")  # not splitlines(): U+2028 may stand inside a string
-    if others and _is_object(first):
-        lines = enumerate(text.split("\n"), start=1)
+    if _is_json_lines(text.strip()):
+        lines = enumerate(text.split("\n"), start=1)  # not splitlines(): U+2028 may stand inside a string
         return [(f"{path}: line {n}", Line(line)) for n, line in lines if line.strip()]
-    values = _unwrapped(_parse(text, f"{path}"), path) if first else []
+    values = _unwrapped(_parse(text, f"{path}"), path) if text.strip() else []
     return [(f"{path}: entry {position}", value) for position, value in enumerate(values)]
 
 
@@ -185,9 +184,16 @@ def parse_record(record: object, where: str) -> dict[str, object]:
     return value
 
 
-def _is_object(line: str) -> bool:
+def _is_json_lines(text: str) -> bool:
+    """Whether the first of several lines is an object by itself, or one of the next two where the first is bad."""
+    first, *others = text.split("\n", 3)
+    is_bad = first.strip() not in ("[", "{") and any(_is_json(line, dict) for line in others[:2]) and not _is_json(text)
+    return bool(others) and (_is_json(first, dict) or is_bad)
+
+
+def _is_json(text: str, kind: type = object) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
+        return isinstance(json.loads(text), kind)
     except (ValueError, RecursionError):
         return False
 

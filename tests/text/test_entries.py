@@ -343,6 +343,32 @@ def test_a_field_that_would_fail_later_is_refused_with_its_place(tmp_path: Path,
     assert len(read_entries(path, rejected)[0]) == len(rejected) == 1
 
 
+@pytest.mark.parametrize(
+    "bad", ["oops", '{"instruction": "a", "out', "", "[1, 2]", '{"instruction": 5, "output": "b"}']
+)
+@pytest.mark.parametrize("n_bad", [1, 2])
+def test_json_lines_may_begin_with_what_is_to_be_left_out(tmp_path: Path, bad: str, n_bad: int) -> None:
+    good, rejected = '{"instruction": "a", "output": "b"}', []
+    path = write(tmp_path / "a.jsonl", "\n".join([bad] * n_bad + [good]))
+    assert len(read_entries(path, rejected)[0]) == 1
+    assert [row["where"] for row in rejected] == [f"{path}: line {n + 1}" for n in range(n_bad) if bad]
+
+
+LAID_OUT = ["[\n{0}\n]", "[{0},\n{0}\n]", "[{0}\n,\n{0}]", '{{"data": [\n{0}\n]}}', '{{\n"data": [\n{0},\n{0}\n]\n}}']
+
+
+@pytest.mark.parametrize("form", LAID_OUT)
+def test_json_in_lines_is_no_json_lines(tmp_path: Path, form: str) -> None:
+    """Whichever of the first lines is an object by itself."""
+    path = write(tmp_path / "a.json", form.format('{"instruction": "a", "output": "b"}'))
+    assert len(load_entries(path)) == form.count("{0}")
+    missing = write(
+        tmp_path / "b.json", '[\n{"instruction": "a", "output": "b"}\n{"instruction": "c", "output": "d"}\n]'
+    )
+    with pytest.raises(EntryError, match="not valid JSON: Expecting ',' delimiter: line 3"):
+        load_entries(missing)
+
+
 def test_fields_that_are_null_in_a_row_are_as_if_they_were_not_there(tmp_path: Path) -> None:
     """A table has every field in every row."""
     good = {"instruction": "a", "output": "b"}
