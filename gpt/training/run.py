@@ -164,14 +164,10 @@ def save_best(folder: Path, settings: RunSettings, model: GPT) -> None:
 
 
 def train_run(
-    folder: Path,
-    settings: RunSettings,
-    model: GPT,
-    sides: dict[str, InstructionDataset],
-    is_stopped: Callable[[], bool] = lambda: False,
-    batches_of: Callable[[int], list[list[int]]] | None = None,
+    folder: Path, settings: RunSettings, model: GPT, sides: dict[str, InstructionDataset],
+    is_stopped: Callable[[], bool] = lambda: False, batches_of: Callable[[int], list[list[int]]] | None = None,
     measure: Callable[[GPT, int], object] = lambda model, step: None,
-) -> Iterator[dict[str, object]]:
+) -> Iterator[dict[str, object]]:  # fmt: skip
     """Train into the run folder, from its newest state on if it has one, and yield each report as it is recorded.
     The model comes as `choose_trained` leaves it. A recipe gives the batches of each epoch, and what to measure after
     a step.

@@ -159,16 +159,10 @@ def named(entries: Sequence[Entry], rows: Sequence[int]) -> str:
 
 
 def train(
-    model: GPT,
-    optimizer: torch.optim.Optimizer,
-    train_set: InstructionDataset,
-    val_set: InstructionDataset,
-    config: TrainConfig,
-    first_step: int = 0,
-    *,
-    scaler: torch.amp.GradScaler | None = None,
+    model: GPT, optimizer: torch.optim.Optimizer, train_set: InstructionDataset, val_set: InstructionDataset,
+    config: TrainConfig, first_step: int = 0, *, scaler: torch.amp.GradScaler | None = None,
     batches_of: Callable[[int], list[list[int]]] | None = None,
-) -> Iterator[StepReport]:
+) -> Iterator[StepReport]:  # fmt: skip
     """Train to the end, from step `first_step` on; yields after every step and once before the first.
 
     `batches_of` gives the positions of an epoch's entries step by step, in place of `epoch_batches`.
@@ -207,14 +201,9 @@ def validate(model: GPT, val_set: InstructionDataset, step: int) -> dict[str, fl
 
 
 def train_step(
-    model: GPT,
-    optimizer: torch.optim.Optimizer,
-    dataset: InstructionDataset,
-    rows: list[int],
-    config: TrainConfig,
-    step: int,
-    scaler: torch.amp.GradScaler,
-) -> tuple[float, bool, int]:
+    model: GPT, optimizer: torch.optim.Optimizer, dataset: InstructionDataset, rows: list[int], config: TrainConfig,
+    step: int, scaler: torch.amp.GradScaler,
+) -> tuple[float, bool, int]:  # fmt: skip
     """One update from the entries at `rows`: nats per token that counted, whether there was an update, and how many
     entries at a time memory allowed; with fewer than asked for the step is begun again and has the same result.
 
