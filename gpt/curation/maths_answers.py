@@ -127,19 +127,26 @@ STORIES = (  # a problem in words, and its result: a to f are drawn
     ("{who} works {a} hours a day at {b} dollars an hour for {e} days. How much does {who} earn?", "a * b * e"),
 )  # fmt: skip
 WHO = "Ana Ben Carla David Emre Fatima George Hana Ivan Julia Kofi Lena Mei Noah Olga Priya".split()
+MOST_KNOWN = 20_000  # draws one after the other: of the 1,700 problems of a story the last one is drawn by then
 THINGS = "pencils apples stamps marbles buttons cookies shells stickers beads candles".split()
 
 
 def make_problems(n: int, seed: int = 123) -> list[Entry]:
-    """n different problems in words whose results are worked out here: what maths_jobs needs, without any file."""
-    rng, problems, seen = Random(seed), [], set()
+    """n different problems in words whose results are worked out here: what maths_jobs needs, without any file.
+
+    Raises ValueError if there are not so many.
+    """
+    rng, problems, seen, n_known = Random(seed), [], set(), 0
     while len(problems) < n:
+        if n_known > MOST_KNOWN:
+            raise ValueError(f"there are only {len(problems)} different problems: ask for fewer")
         text, formula = STORIES[len(problems) % len(STORIES)]
         a, b, e = rng.randint(3, 12), rng.randint(4, 15), rng.randint(2, 9)
         numbers = {"a": a, "b": b, "c": rng.randint(2, a * 4 - 4), "d": a * rng.randint(4, 20), "e": e,
                    "f": a * b + rng.randint(5, 60)}  # fmt: skip
         problem = text.format(who=rng.choice(WHO), thing=rng.choice(THINGS), **numbers)
-        if problem not in seen:
+        n_known = n_known + 1 if problem in seen else 0
+        if not n_known:
             seen.add(problem)
             result = value_of("".join(str(numbers.get(letter, letter)) for letter in formula))
             problems.append({"instruction": problem, "input": "", "output": f"#### {result:g}", "source": "maths"})

@@ -79,6 +79,12 @@ def test_made_problems_differ_and_have_results_that_fit() -> None:
     assert result_of(first) == a * b - c
 
 
+def test_more_problems_than_there_are_is_an_error() -> None:
+    assert len({p["instruction"] for p in make_problems(13_600)}) == 13_600
+    with pytest.raises(ValueError, match="only 13603 different problems"):
+        make_problems(13_700)
+
+
 def test_the_recipe_checks_the_teachers_steps() -> None:
     problem = {"instruction": "What is 20 minus 4 times 3?", "input": "", "output": "#### 8"}
     [job] = maths_jobs([problem])
