@@ -153,6 +153,23 @@ def run_jobs(
     yield from in_parallel(work, todo, n_workers)
 
 
+def run_until(
+    n: int, make_jobs: Callable[[int, int], list[Job]], journal: Journal, teachers: Sequence[Teacher],
+    n_workers: int = 4, *, count: Callable[[list[Entry]], int] = len,
+) -> Iterator[tuple[Job, Outcome | ChatError]]:  # fmt: skip
+    """Jobs until `count` finds n entries in what they made: for those that are dropped more follow, 3 n at the most.
+
+    make_jobs: (how many, the first one's number) -> jobs.
+    """
+    entries, start, n_failed = [], 0, 0
+    while (lacking := n - count(entries)) > 0 and start < 3 * n and not n_failed:
+        for job, outcome in run_jobs(make_jobs(lacking, start), journal, teachers, n_workers):
+            yield job, outcome
+            n_failed += isinstance(outcome, ChatError)  # no more jobs for these: they are asked again another time
+            entries += [] if isinstance(outcome, ChatError) else outcome.entries
+        start += lacking
+
+
 def _counted(ask: Ask, usage: Counter) -> Ask:
     def counting(prompt: str) -> str:
         reply = ask(prompt)

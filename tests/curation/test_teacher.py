@@ -26,6 +26,7 @@ from gpt.curation.teacher import (
     paced,
     price_of,
     run_jobs,
+    run_until,
 )
 from gpt.evaluation.chat_client import ChatError
 
@@ -70,6 +71,23 @@ def test_what_is_in_the_journal_is_not_asked_again_even_after_half_a_line(tmp_pa
     assert sorted(asked) == ["a", "b", "c"]
     assert outputs(results) == {"a": ["A"], "b": ["B"], "c": ["C"]}
     assert len(Journal(path, {"k": 8}).lines) == 3
+
+
+def test_for_what_is_dropped_more_jobs_follow_three_times_as_many_at_the_most(tmp_path: Path) -> None:
+    def number_jobs(n: int, start: int) -> list[Job]:
+        return jobs(*map(str, range(start, start + n)))
+
+    half = Teacher("half", lambda prompt: "" if int(prompt) % 2 else prompt)
+    for teacher, n_jobs, n_entries in ((half, 7, 4), (Teacher("none", lambda prompt: ""), 12, 0)):
+        results = list(run_until(4, number_jobs, Journal(tmp_path / teacher.name, {}), [teacher]))
+        assert sorted(int(job.prompt) for job, _ in results) == list(range(n_jobs))
+        assert sum(len(outcome.entries) for _, outcome in results) == n_entries
+
+    def dead(prompt: str) -> str:
+        raise ChatError("down")
+
+    results = list(run_until(4, number_jobs, Journal(tmp_path / "dead", {}), [Teacher("dead", dead)]))
+    assert len(results) == 4  # others would be made besides, when these are asked again
 
 
 def test_other_settings_are_an_error_that_names_them(tmp_path: Path) -> None:
