@@ -6,13 +6,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from gpt.curation import answers, augment, code_answers, documents, evol_instruct, maths_answers, self_instruct
-from gpt.curation.teacher import Job, run_jobs
+from gpt.curation.teacher import Job, run_jobs, run_until
 from gpt.curation.templates import make_entries
 from gpt.curation.templates_zh import make_chinese_entries
-from gpt.evaluation.chat_client import ChatError
 from gpt.text.entries import load_entries
-from scripts.curate_run import Plan, Results, check_out, dropped_path, in_order, make, write_entries
-from scripts.curate_teachers import Args, Parser, add_in_flag, add_out_flag, add_teacher_flags
+from scripts.curate_run import Plan, check_out, dropped_path, in_order, make, write_entries
+from scripts.curate_teachers import Args, Parser, add_in_flag, add_out_flag, add_teacher_flags, at_least
 
 SEED_TASKS = Path(__file__).parents[1] / "data" / "seed_tasks.json"
 
@@ -20,10 +19,10 @@ SEED_TASKS = Path(__file__).parents[1] / "data" / "seed_tasks.json"
 def add_self_instruct(parser: Parser) -> None:
     add_in_flag(parser, "seed tasks, in our format or self-instruct's own [data/seed_tasks.json]", required=False)
     add_teacher_flags(parser, 0.7)
-    parser.add_argument("-n", type=int, default=100, help="entries, at least [100]")
-    parser.add_argument("-k", type=int, default=8, help="examples in a prompt [8]")
-    parser.add_argument("--made", type=int, default=2, metavar="N", help="of them machine-made, at most [2]")
-    parser.add_argument("--batch", type=int, default=4, metavar="N", help="prompts a round [4]")
+    parser.add_argument("-n", type=at_least(1), default=100, help="entries, at least [100]")
+    parser.add_argument("-k", type=at_least(1), default=8, help="examples in a prompt [8]")
+    parser.add_argument("--made", type=at_least(0), default=2, metavar="N", help="of them machine-made, at most [2]")
+    parser.add_argument("--batch", type=at_least(1), default=4, metavar="N", help="prompts a round [4]")
 
 
 def run_self_instruct(args: Args) -> int:
@@ -40,7 +39,7 @@ def run_self_instruct(args: Args) -> int:
 
 def add_template(parser: Parser) -> None:
     add_out_flag(parser)
-    parser.add_argument("-n", type=int, default=24, help="entries of each template [24]")
+    parser.add_argument("-n", type=at_least(1), default=24, help="entries of each template [24]")
     parser.add_argument("--language", choices=["en", "zh", "both"], default="en", help="[en]")
 
 
@@ -56,7 +55,7 @@ def run_template(args: Args) -> int:
 def add_evolve(parser: Parser) -> None:
     add_in_flag(parser, "entries whose instructions evolve")
     add_teacher_flags(parser, 0.7)
-    parser.add_argument("--rounds", type=int, default=4, metavar="N", help="each from the one before [4]")
+    parser.add_argument("--rounds", type=at_least(1), default=4, metavar="N", help="each from the one before [4]")
     parser.add_argument("--operations", nargs="+", default=list(evol_instruct.OPERATIONS), metavar="X",
                         help="of " + ", ".join(evol_instruct.OPERATIONS))  # fmt: skip
 
@@ -81,9 +80,10 @@ def plan_of(settings: dict[str, object], jobs: list[Job], **others: object) -> P
 def add_documents(parser: Parser) -> None:
     add_in_flag(parser, 'a text file, a folder of them, or JSON Lines with "text"')
     add_teacher_flags(parser, 0.0)
-    parser.add_argument("--tokens", type=int, default=400, metavar="N", help="of a piece, at most; 0: paragraphs [400]")
-    parser.add_argument("--overlap", type=int, default=60, metavar="N", help="tokens of the piece before [60]")
-    parser.add_argument("--pairs", type=int, default=3, metavar="N", help="questions a piece [3]")
+    parser.add_argument("--tokens", type=at_least(0), default=400, metavar="N",
+                        help="of a piece, at most; 0: paragraphs [400]")  # fmt: skip
+    parser.add_argument("--overlap", type=at_least(0), default=60, metavar="N", help="tokens of the piece before [60]")
+    parser.add_argument("--pairs", type=at_least(1), default=3, metavar="N", help="questions a piece [3]")
     parser.add_argument("--with-piece", action="store_true", default=False, help="the piece becomes the entry's input")
     parser.add_argument("--ask-support", action="store_true", default=False, help="ask again whether the piece says so")
 
@@ -101,9 +101,9 @@ def add_answers(parser: Parser) -> None:
         parser, "instructions (plain), or problems with a result (maths): JSON, JSON Lines or a text file", False
     )
     parser.add_argument("--recipe", choices=["plain", "sentiment", "code", "maths"], default="plain", help="[plain]")
-    parser.add_argument("-n", type=int, default=90, help="entries of a recipe that needs no --in [90]")
-    parser.add_argument("--seconds", type=float, default=5, metavar="X", help="that code may run [5]")
-    parser.add_argument("--megabytes", type=int, default=256, metavar="N", help="that code may use [256]")
+    parser.add_argument("-n", type=at_least(1), default=90, help="entries of a recipe that needs no --in [90]")
+    parser.add_argument("--seconds", type=at_least(0.1, float), default=5, metavar="X", help="that code may run [5]")
+    parser.add_argument("--megabytes", type=at_least(1), default=256, metavar="N", help="that code may use [256]")
     add_teacher_flags(parser, 0.3)
 
 
@@ -127,29 +127,20 @@ def run_answers(args: Args) -> int:
 def recipe_plan(
     settings: dict, args: Args, make_jobs: Callable[..., list[Job]], finish: Callable | None = None
 ) -> Plan:
-    """n entries of a recipe: for what is dropped more jobs follow, three times as many as entries at the most."""
+    """n entries of a recipe, with more jobs for what is dropped."""
     count = (lambda entries: len(finish(entries)[0])) if finish else len
-
-    def results(*how: object) -> Results:
-        entries, start = [], 0
-        while (lacking := args.n - count(entries)) > 0 and start < 3 * args.n:
-            jobs = make_jobs(lacking, args.seed, start)
-            start, n_failed = start + lacking, 0
-            for job, outcome in run_jobs(jobs, *how):
-                yield job, outcome
-                n_failed += isinstance(outcome, ChatError)
-                entries += [] if isinstance(outcome, ChatError) else outcome.entries
-            if n_failed:
-                return  # else these would be made up for, and be made besides when they are asked again
-
-    plan = Plan(settings, make_jobs(args.n, args.seed), results, args.n, by_entries=True)
+    plan = Plan(
+        settings, make_jobs(args.n, args.seed),
+        lambda *how: run_until(args.n, lambda n, start: make_jobs(n, args.seed, start), *how, count=count),
+        args.n, by_entries=True,
+    )  # fmt: skip
     return plan._replace(finish=finish) if finish else plan
 
 
 def add_augment(parser: Parser) -> None:
     add_in_flag(parser, "entries whose instructions are said in other words")
     parser.add_argument("--method", choices=augment.METHODS, default="paraphrase", help="[paraphrase]")
-    parser.add_argument("-n", type=int, default=1, help="new wordings an entry [1]")
+    parser.add_argument("-n", type=at_least(1), default=1, help="new wordings an entry [1]")
     parser.add_argument("--languages", nargs="+", default=list(augment.LANGUAGES), metavar="X",
                         help="of back-translation, in turn [German French Spanish]")  # fmt: skip
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"), metavar="DIR",

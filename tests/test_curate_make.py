@@ -272,6 +272,43 @@ def test_the_ending_of_out_says_what_is_written(
             assert not (tmp_path / name).exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "given", "message"),
+    [
+        ("self-instruct", "--made -1", "-1: use 0 or more"),
+        ("self-instruct", "--batch 0", "0: use 1 or more"),
+        ("self-instruct", "--speed 0", "0: use 0.001 or more"),
+        ("self-instruct", "--per-minute -1", "-1: use 0 or more"),
+        ("self-instruct", "--temperature nan", "nan: use 0 or more"),
+        ("self-instruct", "-n x", "invalid number value: 'x'"),
+        ("documents", "--pairs 0", "0: use 1 or more"),
+        ("answers", "--seconds 0", "0: use 0.1 or more"),
+        ("template", "-n 0", "0: use 1 or more"),
+    ],
+)
+def test_a_number_that_means_nothing_is_refused(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture, command: str, given: str, message: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([command, *flags(server, tmp_path / "made.json"), *given.split()])
+    shown = capsys.readouterr().err
+    assert stopped.value.code == 2 and message in shown and given.split()[0] in shown and shown.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "prices", ['{"cheap": 3}', '{"cheap": [1]}', '{"cheap": [1, -2]}', '{"cheap": ["1", "2"]}', "3"]
+)
+def test_prices_are_checked(
+    server: Server, tmp_path: Path, instructions: Path, capsys: pytest.CaptureFixture, prices: str
+) -> None:
+    (tmp_path / "prices.json").write_text(prices)
+    argv = ["answers", "--in", str(instructions), *flags(server, tmp_path / "made.json")]
+    assert main([*argv, "--prices", str(tmp_path / "prices.json")]) == 2
+    assert "prices.json: " in (shown := capsys.readouterr().err) and shown.count("\n") == 1
+    assert main([*argv, "--n-tries", "0"]) == 2
+    assert "--n-tries 0: use a number above 0" in capsys.readouterr().err
+
+
 # ---- what goes wrong ----
 
 
