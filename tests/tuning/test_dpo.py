@@ -375,6 +375,27 @@ def test_what_cannot_be_done_is_one_line(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_file_of_pairs_loses_its_half_line_and_another_file_loses_nothing(tmp_path: Path) -> None:
+    path, entry = tmp_path / "pairs.jsonl", {"instruction": "Name a bird.", "input": "", "output": "A robin."}
+    pair = json.dumps(make_pairs.pair_or_reason(entry, "A fish."))
+    assert make_pairs.read_done(path) == set() and not path.exists()
+    for rest in ("", pair[:20], pair):
+        path.write_text(f"{pair}\n{rest}", encoding="utf-8")
+        assert make_pairs.read_done(path) == {("Name a bird.", "")}
+        assert path.read_text(encoding="utf-8") == f"{pair}\n"
+    for text in (json.dumps(entry) + "\n", f"[{pair}]", f"[\n{pair}\n]\n", f"{pair}\nhello", "7\n", '{"a": 1}'):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match="name another --out"):
+            make_pairs.read_done(path)
+        assert path.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize(("response", "reason"), [(" A robin.\n", "the reference itself"), (" ", "empty")])
+def test_a_response_that_gives_no_pair_is_kept_with_its_reason(response: str, reason: str) -> None:
+    row = make_pairs.pair_or_reason({"instruction": "Name a bird.", "input": "", "output": "A robin."}, response)
+    assert reason in row["reason"] and row["response"] == response and "chosen" not in row
+
+
 @pytest.mark.slow
 def test_pairs_are_made_of_a_runs_own_responses_and_not_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
@@ -394,4 +415,14 @@ def test_pairs_are_made_of_a_runs_own_responses_and_not_twice(
     out.write_text(first[:-5], encoding="utf-8")  # stopped in the middle of a line
     assert make_pairs.main(command) == 0
     assert sorted(out.read_text(encoding="utf-8").splitlines()) == sorted(first.splitlines())
+    own = [pair | {"output": pair["rejected"]} for pair in pairs]  # references that are the run's own responses
+    (tmp_path / "own.json").write_text(json.dumps(own), encoding="utf-8")
+    command = [*command, "--out", str(tmp_path / "none.jsonl"), "--data", str(tmp_path / "own.json")]
+    assert make_pairs.main(command) == 0
+    dropped = (tmp_path / "none.dropped.jsonl").read_text(encoding="utf-8")
+    assert len(dropped.splitlines()) == len(own) and not (tmp_path / "none.jsonl").exists()
+    asked = []
+    monkeypatch.setattr(make_pairs, "respond", lambda model, tokenizer, left, **options: asked.extend(left) or [])
+    assert make_pairs.main(command) == 0 and asked == []  # nor are they asked for again
+    assert (tmp_path / "none.dropped.jsonl").read_text(encoding="utf-8") == dropped
     capsys.readouterr()
