@@ -7,22 +7,26 @@ that is no entry stands there as it was. One row is in memory at a time, but for
 """
 
 import gzip
+import io
 import json
 import random
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
-from gpt.text.entries import Entry, check_entry, finite
+from gpt.text.entries import Entry, check_entry, finite, read_records
 from gpt.text.formats import find_format, record_to_entries
 from gpt.tuning.turns import check_turns
 from gpt.weights.checkpoint import write_atomically
 
 Stage = Callable[[int, Entry], Entry | str]  # (number from 1, entry) -> the entry, changed or not, or why it goes
 N_SAMPLES = 5  # dropped entries that a report shows of each stage
+LINES = (".jsonl", ".ndjson")  # endings of JSON Lines
 READING = "read"  # the stage in which a row may turn out to be no entry
 HALF_CHARACTERS = "backslashreplace"  # half an emoji, which UTF-8 cannot hold, becomes \ud83d, as JSON has it
 
@@ -86,7 +90,8 @@ def reason_group(reason: str) -> str:
 def read_rows(path: Path) -> Iterator[Row]:
     """The rows of a JSON file, or line by line of a JSON Lines file, gzipped or not, in a format of `text/formats.py`.
 
-    Raises ValueError for a file that is neither; a bad record inside is a row with a reason.
+    Which of the two a file is its content says, as it does to `text.entries.read_records`. Raises ValueError for one
+    that is neither; a bad record inside is a row with a reason.
     """
     number = 0
     for where, value, raw in map(_taken_back, _json_values(path)):
@@ -138,19 +143,39 @@ def _checked(entry: Entry) -> Entry | str:
 
 def _json_values(path: Path) -> Iterator[tuple[str, object, str]]:
     """(where, parsed value, text); where a line is no JSON, the value is a text that says why."""
+    if (values := _whole_values(path)) is not None:
+        for n, value in enumerate(values, start=1):
+            yield f"{path.name}: entry {n}", _no_text(value), json.dumps(value, ensure_ascii=False)
+        return
     with _open_text(path) as file:
-        if is_json_lines(path):
-            for n, line in enumerate(file, start=1):
-                if line.strip():
-                    yield f"{path.name}: line {n}", _parsed(raw := line.rstrip("\n")), raw
-            return
-        try:
-            values = _loads(file.read())
-        except (ValueError, RecursionError) as error:
-            hint = "; one object a line is JSON Lines: call it .jsonl" if "Extra data" in str(error) else ""
-            raise ValueError(f"{path}: not valid JSON: {error}{hint}") from None
-    for n, value in enumerate(_records(values), start=1):
-        yield f"{path.name}: entry {n}", _no_text(value), json.dumps(value, ensure_ascii=False)
+        for n, line in enumerate(file, start=1):
+            if line.strip():
+                yield f"{path.name}: line {n}", _parsed(raw := line.rstrip("\n")), raw
+
+
+def _whole_values(path: Path) -> list | None:
+    """The records of a file that is one JSON value; None where it is to be read by lines.
+
+    That is where the first line is an object by itself and others follow, and where the file is called JSON Lines and
+    is no JSON: then its first line costs its row and not the file.
+    """
+    with _open_text(path) as file:
+        first, second = [*islice(filter(str.strip, file), 2), "", ""][:2]
+    is_object, is_called_lines = False, _stem_and_ending(path)[1] in LINES
+    with suppress(ValueError, RecursionError):
+        is_object = isinstance(json.loads(first), dict)
+    goes_on = first.lstrip().startswith("[") or first.rstrip().endswith(("[", "{", ","))  # rather than being cut
+    if (second and is_object) or (is_called_lines and not is_object and not goes_on):
+        return None
+    with _open_text(path) as file:
+        text = file.read()
+    try:
+        return _records(_loads(text)) if first else []
+    except (ValueError, RecursionError):
+        if is_called_lines:
+            return None
+        read_records(path)  # which raises as well, and says what the file looks like and what to do
+        raise
 
 
 def _no_text(value: object) -> object:
@@ -190,23 +215,50 @@ def _records(value: object) -> list:
 def _open_text(path: Path) -> Iterator[IO[str]]:
     with path.open("rb") as file:
         is_gzip = file.read(2) == b"\x1f\x8b"
+    binary = io.BufferedReader(_Unpacked(path), 2**17) if is_gzip else path.open("rb")
     # A byte that is not UTF-8 becomes U+FFFD, which the encoding filter names: the row is dropped, and not the file.
-    with (gzip.open if is_gzip else open)(path, "rt", encoding="utf-8-sig", errors="replace", newline="\n") as file:
+    with io.TextIOWrapper(binary, encoding="utf-8-sig", errors="replace", newline="\n") as file:
         try:
             yield file
-        except (EOFError, gzip.BadGzipFile) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path}: the gzip file is cut off or damaged: {error}") from None
 
 
-def is_json_lines(path: Path) -> bool:
-    """By the ending. Raises ValueError for one that says neither JSON nor JSON Lines."""
-    name = path.name.lower().removesuffix(".gz")
-    if name.endswith((".jsonl", ".ndjson")):
+class _Unpacked(io.RawIOBase):
+    """The bytes of a gzip file as they are asked for, up to the limit that `text/entries.py` sets."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.file = path, gzip.open(path)  # noqa: SIM115 - closed below
+        self.left = max(200 * path.stat().st_size, 2**26)  # bytes; text unpacks to 3 to 20 times its size
+
+    def readable(self) -> bool:
         return True
-    if name.endswith(".json"):
-        return False
-    remedy = "convert it, or call it .json or .jsonl if it is that"
-    raise ValueError(f"{path}: the ending says neither JSON nor JSON Lines: {remedy}")
+
+    def readinto(self, buffer: memoryview) -> int:
+        data = self.file.read(len(buffer))
+        self.left -= len(data)
+        if self.left < 0:
+            raise ValueError(f"{self.path}: it unpacks to over 200 times its size: unpack it if that is meant")
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+
+def _stem_and_ending(path: Path) -> tuple[Path, str]:
+    """`a.JSONL.gz` -> `a`, ".jsonl"."""
+    path = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    return path.with_suffix(""), path.suffix.lower()
+
+
+def is_json_lines(path: Path) -> bool:
+    """What to write, by the ending. Raises ValueError for one that says neither JSON nor JSON Lines."""
+    ending = _stem_and_ending(path)[1]
+    if ending not in (*LINES, ".json"):
+        raise ValueError(f"{path}: the ending says neither JSON nor JSON Lines: call it .json or .jsonl")
+    return ending in LINES
 
 
 # ---- writing ----
@@ -311,7 +363,9 @@ def clean_file(
     with writing(dropped_path(out)) as drop:
         if select is None:
             with writing(out) as write:
-                return run_stages(progress(read_rows(source)), stages, lambda _, entry: write(entry), drop)
+                reports = run_stages(progress(read_rows(source)), stages, lambda _, entry: write(entry), drop)
+                check_read(source, reports[0])
+                return reports
         held, numbers = held_path(out), []
 
         def keep(number: int, entry: Entry) -> None:
@@ -321,10 +375,18 @@ def clean_file(
         try:
             with writing(held) as write:
                 reports = run_stages(progress(read_rows(source)), stages, keep, drop)
+                check_read(source, reports[0])
             with writing(out) as write:
                 return [*reports, _select(held, numbers, select, write, drop)]
         finally:
             held.unlink(missing_ok=True)
+
+
+def check_read(source: Path, report: StageReport) -> None:
+    """ValueError where rows were read and none is an entry: then it is the file that is to be mended."""
+    if report.n_in and not report.n_out:
+        read_records(source)  # raises where it is no JSON at all, and says what it looks like
+        raise ValueError(f"{source}: none of its {report.n_in:,} rows is an entry; one of them: {report.samples[0][0]}")
 
 
 def _select(

@@ -103,14 +103,63 @@ def test_a_wrapped_list_and_a_single_object_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name, text, complaint",
     [
-        ("a.json", '{"a": 1}\n{"a": 2}', "call it .jsonl"),
-        ("a.csv", "x", "neither JSON nor JSON Lines"),
+        ("a.csv", "question,answer\nWhy?,So.\n", "not valid JSON, it looks like a table such as CSV"),
         ("a.json", "[{", "not valid JSON"),
+        ("a.json", "PK\x03\x04", "a zip archive"),
+        ("a.json", "[{'a': 1}]", "Python, not JSON"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_said_in_a_sentence(tmp_path: Path, name: str, text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         list(read_rows(write(tmp_path / name, text)))
+
+
+TEXTS = {
+    "list": json.dumps([GOOD, GOOD]),
+    "list over lines": json.dumps([GOOD, GOOD], indent=1),
+    "wrapped": json.dumps({"version": 1, "data": [GOOD, GOOD]}),
+    "wrapped over lines": json.dumps({"data": [GOOD, GOOD]}, indent=1),
+    "wrapped list over lines": '{"data": [\n' + ",\n".join([json.dumps(GOOD)] * 2) + "]}",
+    "object over lines": json.dumps(GOOD, indent=1),
+    "object": json.dumps(GOOD) + "\n",
+    "lines": f"{json.dumps(GOOD)}\n\n{json.dumps(GOOD)}",
+    "first line blank": f"\n{json.dumps(GOOD)}\n{json.dumps(GOOD)}\n",
+    "nothing": " \n",
+}
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.txt"])
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_what_a_file_is_its_content_says_here_as_where_entries_are_trained_on(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    path = write(tmp_path / name, text)
+    assert [row.entry for row in read_rows(path)] == (load_entries(path) if text.strip() else [])
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@pytest.mark.parametrize("select", [None, lambda entries: [None for _ in entries]])
+@pytest.mark.parametrize(
+    "data, complaint",
+    [
+        ("\n".join(LINES[:1] * 2).encode("utf-16"), "perhaps UTF-16"),
+        (b"instruction: a\noutput: b\n", "not valid JSON"),
+        (b'{"foo": 1}\n{"foo": 2}\n', "none of its 2 rows is an entry; .* of no known format"),
+    ],
+)
+def test_a_file_of_which_no_row_can_be_read_is_an_error_and_nothing_is_written(
+    tmp_path: Path, name: str, data: bytes, complaint: str, select: object
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=complaint):
+        clean_file(tmp_path / name, tmp_path / "out.jsonl", {}, select)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_first_line_that_is_cut_costs_its_row_and_not_the_file(tmp_path: Path) -> None:
+    for cut in ('{"instruction": "cu', "[1, 2", "{", "[1]"):
+        rows = list(read_rows(write(tmp_path / "a.jsonl", f"{cut}\n{json.dumps(GOOD)}\n")))
+        assert [row.entry for row in rows] == [None, GOOD] and rows[0].raw == cut
 
 
 def test_a_byte_that_is_no_utf8_costs_its_row_and_not_the_file(tmp_path: Path) -> None:
@@ -140,6 +189,24 @@ def test_a_cut_gzip_file_is_said(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(json.dumps(GOOD).encode() * 50)[:-12])
     with pytest.raises(ValueError, match="cut off or damaged"):
         list(read_rows(tmp_path / "a.jsonl.gz"))
+
+
+def test_a_damaged_gzip_file_is_said(tmp_path: Path) -> None:
+    packed = gzip.compress("".join(f"{json.dumps(GOOD | {'id': str(n)})}\n" for n in range(500)).encode())
+    seen = set()
+    for place in range(12, len(packed), 40):
+        (tmp_path / "a.jsonl.gz").write_bytes(packed[:place] + b"\xff\xff\xff\xff" + packed[place + 4 :])
+        with pytest.raises(ValueError, match="cut off or damaged") as error:
+            clean_file(tmp_path / "a.jsonl.gz", tmp_path / "out.jsonl", {})
+        seen.add(str(error.value).split(": ")[2].split(" while")[0])
+    assert "Error -3" in seen, seen  # of zlib, which was a traceback
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.json.gz"])
+def test_a_gzip_bomb_is_said_before_it_fills_the_memory(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(b"[" + b" " * 2**27, 1))
+    with pytest.raises(ValueError, match="over 200 times its size"):
+        list(read_rows(tmp_path / name))
 
 
 def many(tmp_path: Path, n: int) -> Path:
