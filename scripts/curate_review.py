@@ -78,7 +78,8 @@ def digest(entry: Entry) -> str:
 def read_verdicts(path: Path) -> dict[str, dict]:
     """The verdicts so far; of two on one entry the later counts. A line cut off by a kill is asked again."""
     found: dict[str, dict] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    for line in text.split("\n"):  # not splitlines(): U+2028 may stand inside a string
         try:
             verdict = json.loads(line)
         except ValueError:

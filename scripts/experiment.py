@@ -40,7 +40,8 @@ KINDS = ["spelling", "extraction"]  # left out, or trained on alone, one by one
 
 def read_answers(path: Path, settings: dict) -> list[dict]:
     """What an earlier call has done. Raises ValueError where it was asked for something else."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    rows = [json.loads(line) for line in text.split("\n") if line]  # not splitlines(): an answer may hold U+2028
     if rows and rows[0] != settings:
         changed = [name for name in settings | rows[0] if rows[0].get(name) != settings.get(name)]
         raise ValueError(f"{path} holds answers with other settings ({', '.join(changed)}): choose another --out")

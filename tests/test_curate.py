@@ -192,6 +192,20 @@ def test_review_keeps_verdicts_as_they_come_and_goes_on_where_it_stopped(
     assert "4 of 10 entries seen" in capsys.readouterr().out
 
 
+def test_a_verdict_on_an_entry_with_any_sign_is_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    source, out = tmp_path / "raw.json", tmp_path / "verdicts.jsonl"
+    source.write_text(json.dumps([RAW[3] | {"output": "A\u2028pear.\x85", "id": "\ud83d"}]), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("g\n"))
+    assert run("review", "--in", source, "--out", out) == 0
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert run("review", "--in", source, "--out", out) == 0
+    told = capsys.readouterr().out
+    assert told.count("1 of 1 entries seen: 1 good") == 2 and told.count("g good, b bad") == 1
+    assert len(out.read_text(encoding="utf-8").splitlines()) > 1  # which is how it was read
+
+
 def test_cleaning_does_without_the_makers(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scripts.curate_make", None)  # importing it raises ImportError
     monkeypatch.delattr(scripts, "curate_make", raising=False)

@@ -127,3 +127,12 @@ def test_the_script_goes_on_where_it_stopped_and_refuses_other_settings(
     assert {path.suffix for path in tmp_path.glob("loss-on.*")} == {".json", ".jsonl", ".md", ".png"}
     assert script.main([*flags, "--lr", "0.5"]) == 2
     assert "other settings (config)" in capsys.readouterr().err
+
+
+def test_answers_with_any_sign_are_found_again(tmp_path: Path) -> None:
+    rows = [{"arm": "before", "seed": 1, "texts": ["one\u2028two\x85"]}, {"arm": "after", "seed": 1, "texts": ["\n"]}]
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in [{"a": 1}, *rows]), encoding="utf-8")
+    assert script.read_answers(path, {"a": 1}) == rows
+    with pytest.raises(ValueError, match="Unterminated"):
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
