@@ -115,6 +115,16 @@ def test_filters_can_be_chosen_and_their_limits_are_flags(raw: Path, tmp_path: P
     assert reasons == {"length", "toxic word", "personal data", "not valid JSON"}
 
 
+def test_an_entry_that_repair_empties_is_dropped_and_not_written_without_an_instruction(tmp_path: Path) -> None:
+    source, out = tmp_path / "raw.json", tmp_path / "out.jsonl"
+    source.write_text(json.dumps([RAW[3] | {"instruction": "\x01"}, RAW[3]]), encoding="utf-8")
+    assert run("pipeline", "--in", source, "--out", out, "--skip", "length", "--by", "kind", "--no-card") == 0
+    assert [row["instruction"] for row in lines_of(out)] == ["Name a fruit."]
+    [gone] = lines_of(tmp_path / "out.dropped.jsonl")
+    assert (gone["stage"], gone["reason"]) == ("repair", "nothing is left of the instruction")
+    assert gone["entry"]["instruction"] == "\x01"
+
+
 def test_dedup_against_a_test_set_and_in_another_order(raw: Path, tmp_path: Path) -> None:
     held_out, out = tmp_path / "test.json", tmp_path / "train.jsonl"
     held_out.write_text(json.dumps([RAW[3]]), encoding="utf-8")

@@ -414,5 +414,10 @@ def from_memory(check: Callable[[int, Entry], str | None]) -> Stage:
 
 
 def from_change(change: Callable[[Entry], Entry]) -> Stage:
-    """A stage that drops nothing."""
-    return lambda number, entry: change(entry)
+    """A stage that drops nothing, but for an entry of whose instruction the change leaves nothing."""
+
+    def stage(number: int, entry: Entry) -> Entry | str:
+        changed = change(entry)
+        return changed if changed["instruction"].strip() else "nothing is left of the instruction"
+
+    return stage
