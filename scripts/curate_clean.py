@@ -44,8 +44,8 @@ def clean(args: Args, stages: dict[str, Stage], select: Selector | None = None) 
     if words := pipeline.conversion_words(reports[0]):
         print(f"note       {words}")
     print(funnel_table(reports))
-    beside = pipeline.dropped_path(args.out)
-    print(f"{reports[-1].n_out:,} entries in {args.out}, {n_dropped:,} dropped ones in {beside}")
+    dropped = pipeline.dropped_path(args.out)
+    print(f"{reports[-1].n_out:,} entries in {args.out}, {n_dropped:,} dropped ones in {dropped}")
     return reports
 
 
@@ -138,7 +138,7 @@ def entries_of_texts(args: Args) -> int:
 
     if "base_url" not in args or "model" not in args:
         raise ValueError(f"{args.source} is a folder of text: name its teacher with --base-url and --model")
-    made = args.out.with_name(f"{args.out.stem}.documents.jsonl")
+    made = pipeline.beside(args.out, ".documents.jsonl")
     _, add_flags, run = curate_make.COMMANDS["documents"]
     parser = Parser(argument_default=argparse.SUPPRESS)
     add_flags(parser)
@@ -149,7 +149,7 @@ def entries_of_texts(args: Args) -> int:
 
 def write_card(out: Path, source: str, reports: list[StageReport], settings: dict[str, object]) -> Path:
     """card.md, card.html and the pictures, in a folder beside --out."""
-    folder = out.with_suffix(".card")
+    folder = pipeline.beside(out, ".card")
     folder.mkdir(exist_ok=True)
     entries, _ = draw_entries((row.entry for row in pipeline.read_rows(out)), N_SHOWN)
     figures = card_figures(entries, reports)

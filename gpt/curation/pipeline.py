@@ -272,7 +272,7 @@ def writing(path: Path) -> Iterator[Callable[[dict], None]]:
     gathered = path.with_name(path.name + ".partial")
     n_written = 0
     try:
-        with gathered.open("w", encoding="utf-8", errors=HALF_CHARACTERS) as file:
+        with _write_text(gathered, is_gzip=path.suffix.lower() == ".gz") as file:
 
             def write(entry: dict) -> None:
                 nonlocal n_written
@@ -288,14 +288,29 @@ def writing(path: Path) -> Iterator[Callable[[dict], None]]:
         gathered.unlink(missing_ok=True)
 
 
+@contextmanager
+def _write_text(path: Path, is_gzip: bool) -> Iterator[IO[str]]:
+    with path.open("wb") as raw:
+        # Neither name nor time in the gzip file: the same entries are the same bytes.
+        binary = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if is_gzip else raw
+        with io.TextIOWrapper(binary, encoding="utf-8", errors=HALF_CHARACTERS) as file:
+            yield file
+
+
+def beside(out: Path, ending: str) -> Path:
+    """The path beside --out with another ending: `clean.jsonl.gz` -> `clean.card`."""
+    stem, _ = _stem_and_ending(out)
+    return stem.with_name(stem.name + ending)
+
+
 def dropped_path(out: Path) -> Path:
     """Where what was dropped goes: `clean.json` -> `clean.dropped.jsonl`."""
-    return out.with_suffix(".dropped.jsonl")
+    return beside(out, ".dropped.jsonl")
 
 
 def held_path(out: Path) -> Path:
     """Where entries wait until all of them are seen."""
-    return out.with_suffix(".held.jsonl")
+    return beside(out, ".held.jsonl")
 
 
 def check_apart(written: Path, *read: Path) -> None:

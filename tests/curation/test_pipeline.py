@@ -295,6 +295,19 @@ def test_what_was_dropped_can_be_read_again_and_taken_back(tmp_path: Path) -> No
     assert [row.entry for row in read_rows(write(tmp_path / "own.json", json.dumps([labelled])))] == [labelled]
 
 
+@pytest.mark.parametrize("name", ["out.jsonl.gz", "out.JSON.gz"])
+def test_what_is_called_gz_is_packed_and_the_same_entries_are_the_same_bytes(tmp_path: Path, name: str) -> None:
+    source, seen = many(tmp_path, 9), set()
+    for folder in ("a", "b"):
+        clean_file(
+            source, out := tmp_path / folder / name, {"odd": from_memory(lambda n, e: "odd: n" if n % 2 else None)}
+        )
+        assert [row.entry for row in read_rows(out)] == load_entries(out) and len(load_entries(out)) == 4
+        assert len(lines_of(tmp_path / folder / "out.dropped.jsonl")) == 5 == len(lines_of(dropped_path(out)))
+        seen.add(out.read_bytes())
+    assert len(seen) == 1 and seen.pop().startswith(b"\x1f\x8b")
+
+
 def test_an_empty_json_list_is_valid_json(tmp_path: Path) -> None:
     with writing(tmp_path / "none.json"):
         pass
