@@ -11,9 +11,12 @@ from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
+
+import regex
 
 from gpt.curation.filters import Filter, texts_of
-from gpt.text.entries import Entry
+from gpt.text.entries import SPACELESS, Entry, words
 
 EVERYDAY = frozenset(
     """
@@ -46,6 +49,9 @@ EVERYDAY = frozenset(
 )
 PHRASES_KEPT = frozenset({"blow job", "carpet muncher", "golden shower", "hand job", "jack off", "jerk off"})
 LOOKALIKES = str.maketrans("013457@$!", "oieastasi")  # f@gg0t
+UNPARTED = regex.compile(
+    rf"[{SPACELESS}\p{{Hangul}}\p{{So}}]"
+)  # written without spaces, or grown together as in Korean
 TOKEN = re.compile(r"[a-z0-9@$!*]+(?:-[a-z]+)*")
 
 
@@ -93,16 +99,41 @@ def check_words(entry: Entry, listed: frozenset[str] | None = None) -> str | Non
     return None
 
 
+class WordList(NamedTuple):
+    """The words of a file by the way in which they are looked for."""
+
+    words: frozenset[str]  # as those that come with the list, in all their disguises
+    phrases: list[str]  # words one after the other, whatever signs are in between; also words with accents
+    parts: list[str]  # as they stand, within others too: where words are not parted by spaces
+
+
+def read_word_list(path: Path) -> WordList:
+    """A word or phrase a line. Raises ValueError for a line that nothing could ever match."""
+    single, phrases, parts = set(), [], []
+    for n, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        word = " ".join(line.lower().split())
+        if UNPARTED.search(word):
+            parts.append(word)
+        elif TOKEN.fullmatch(word) and word.strip("*!@$") == word:
+            single.add(word)
+        elif words(word):
+            phrases.append(" ".join(words(word)))
+        elif word:
+            raise ValueError(f"{path}: line {n}: {word!r} has no letter and is found nowhere: leave it out")
+    return WordList(frozenset(single), phrases, parts)
+
+
 def make_toxicity_filter(words_file: Path | None = None) -> Filter:
     """`check_words`, with the words of a file (one a line) added, for other languages or stricter tastes."""
-    added = words_file.read_text(encoding="utf-8").lower().splitlines() if words_file else []
-    listed = insults() | {word.strip() for word in added if word.strip()}
-    unspaced = [word for word in listed if not word.isascii()]  # found as they stand: Chinese has no spaces
+    added = read_word_list(words_file) if words_file else WordList(frozenset(), [], [])
+    listed = insults() | added.words
 
     def check(entry: Entry) -> str | None:
-        for field, text in texts_of(entry):
-            if word := next((word for word in unspaced if word in text.lower()), None):
-                return f'toxic word: "{word}" in the {field}'
+        for field, text in texts_of(entry) if added.phrases or added.parts else ():
+            spoken, lower = f" {' '.join(words(text))} ", text.lower()
+            found = [phrase for phrase in added.phrases if f" {phrase} " in spoken]
+            if found := found or [part for part in added.parts if part in lower]:
+                return f'toxic word: "{found[0]}" in the {field}'
         return check_words(entry, listed)
 
     return check

@@ -76,6 +76,21 @@ def test_words_of_a_file_are_added_also_chinese_ones(tmp_path: Path) -> None:
     assert make_toxicity_filter()(entry("你真是个笨蛋！")) is None
 
 
+def test_every_line_of_a_file_is_found_and_only_as_a_word_where_words_are_parted(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_bytes("\ufeffVery  bad man\r\nbad.word\nté\n바보\nค\nnit-wit\n🖕\nÄrsch\nblockhead".encode())
+    check = make_toxicity_filter(path)
+    for text in ("A very bad man!", "Very bad\nman", "a bad.word", "bad word", "du té vert", "바보야!", "คน"):
+        assert check(entry(text)), text
+    for text in ("Nit-wit!", "so 🖕", "ärsch", "bl0ckhead"):
+        assert check(entry(text)), text
+    for text in ("en été", "every bad man", "very bad manners", "badword", "Ärschle", "blockheads"):
+        assert check(entry(text)) is None, text
+    path.write_text("fine\n...\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"words.txt: line 2: '...' has no letter"):
+        make_toxicity_filter(path)
+
+
 def test_a_classifier_is_asked_for_every_field_that_has_text() -> None:
     asked = []
 
