@@ -69,7 +69,8 @@ def test_the_pipeline_keeps_what_is_sound_and_explains_every_other_row(
 
 
 @pytest.mark.parametrize(
-    "rows", [[], [{"instruction": "Name a tree.", "output": ""}], [{**RAW[3], "id": "\ud83d"}, {"\ud83d": "| \ud83d"}]]
+    "rows",
+    [[], [{"instruction": "Name a tree.", "output": ""}], [RAW[3], {**RAW[3], "id": "\ud83d"}, {"\ud83d": "| \ud83d"}]],
 )
 def test_a_card_is_drawn_whatever_is_left(tmp_path: Path, rows: list[dict]) -> None:
     source, out = tmp_path / "raw.json", tmp_path / "clean.jsonl"
@@ -206,7 +207,7 @@ def test_a_verdict_on_an_entry_with_any_sign_is_found_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     source, out = tmp_path / "raw.json", tmp_path / "verdicts.jsonl"
-    source.write_text(json.dumps([RAW[3] | {"output": "A\u2028pear.\x85", "id": "\ud83d"}]), encoding="utf-8")
+    source.write_text(json.dumps([RAW[3] | {"output": "A\u2028pear.\x85"}]), encoding="utf-8")
     monkeypatch.setattr(sys, "stdin", io.StringIO("g\n"))
     assert run("review", "--in", source, "--out", out) == 0
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
