@@ -263,10 +263,27 @@ def _breaks_off(output: str) -> str | None:
 # ---- refusals ----
 
 
+TRANSLATED = re.compile(
+    r"translat|\b(in|into|to) (english|chinese|mandarin)\b|翻译|译成|译为|[英中]文|[英汉]语", re.IGNORECASE
+)
+MEANING = re.compile(r"\bmean(s|ing)?\b|\bsynonym|\bword for\b|意思|同义|怎么说", re.IGNORECASE)
+APOLOGY = re.compile(r"sorry|apolog|afraid|unfortunately|抱歉|对不起|遗憾|不好意思|无法|不能", re.IGNORECASE)
+FEW = 5  # words of an answer that does nothing but say sorry, at most
+
+
 def check_refusal(entry: Entry, limits: Limits) -> str | None:
-    """The answer declines, asks back, or says that it comes from a language model, in English or Chinese."""
+    """The answer declines, asks back, or says that it comes from a language model, in English or Chinese.
+
+    Such words may be the right answer: where the prompt has them, too, or asks to have them said in another language.
+    """
     found = find_refusal(entry["output"])
-    return f'the answer refuses: "{shown(found)}"' if found else None
+    if not found:
+        return None
+    prompt = entry["instruction"] + "\n" + entry["input"]
+    is_quoted = " ".join(words(found)) in " ".join(words(prompt))
+    is_word = len(words(entry["output"])) <= FEW and (TRANSLATED.search(prompt) or MEANING.search(prompt))
+    is_translated = TRANSLATED.search(prompt) and APOLOGY.search(prompt)
+    return None if is_quoted or is_word or is_translated else f'the answer refuses: "{shown(found)}"'
 
 
 # ---- placeholders ----

@@ -64,7 +64,7 @@ def test_rows_labelled_by_number_are_told_apart_too(name: str, recall: float) ->
 
 
 def test_without_its_rules_a_filter_falls_below_its_floor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filters, "find_refusal", lambda text: "AI" if " AI " in text[:300] else None)
+    monkeypatch.setattr(filters, "find_refusal", lambda text: text if " AI " in text[:300] else None)
     assert count(ROWS, "refusal").precision < 0.8  # "AI" alone is no sign: people ask about it
 
 
@@ -132,6 +132,9 @@ BAD = {
         entry(output="I apologize if that was unclear. Could you please give more context?"),
         entry(output="I am physically incapable of doing that."),
         entry(output="I do not have personal feelings."),
+        entry("Translate it into Chinese.", "I'm sorry, but I cannot translate this text.", "Good morning."),
+        entry("Who said sorry first?", "I'm sorry, but I can't help with that."),
+        entry("翻译成英文：早上好", "抱歉，我无法回答这个问题。"),
     ],
     "placeholder": [
         entry(output="Dear [Name], thank you. [Your Name]"),
@@ -202,6 +205,13 @@ GOOD = {
         entry(output="As an AI researcher, I read many papers."),
         entry("Text her that you are late.", "I'm sorry I missed you. Shall we meet at six?"),
         entry("Which board game has players swap places?", "Sorry!"),
+        entry("Translate into English: Entschuldigung", "Sorry."),
+        entry("Translate to Chinese.", "对不起", "désolé"),
+        entry("用中文怎么说 sorry？", "对不起。"),
+        entry("Translate into English: 抱歉，我无法回答这个问题。", "I'm sorry, I cannot answer this question."),
+        entry("Correct it.", "I'm sorry, I can't help you with that.", "i'm sorry, i can't help you with that"),
+        entry("Which word is an apology: sorry, table, river?", "Sorry"),
+        entry("What does lo siento mean?", "I'm sorry."),
         entry(output="I'm an AI engineer by trade."),
     ],
     "placeholder": [
