@@ -140,6 +140,7 @@ def test_too_few_bands_miss_pairs_that_ours_find() -> None:
 def test_bands_promise_the_recall_at_the_threshold(threshold: float) -> None:
     bands, r = band_shape(threshold)
     assert bands * r <= N_HASHES and 1 - (1 - threshold**r) ** bands >= 0.99
+    assert threshold < 1 or (bands, r) == (2, N_HASHES // 2)  # the longest, and so the fewest false hits
 
 
 @pytest.mark.parametrize("threshold, complaint", [(0, "no similarity"), (1.2, "no similarity"), (0.01, "too low")])
@@ -155,6 +156,7 @@ def test_hashed_runs_give_the_jaccard_similarity_of_the_strings() -> None:
     for a, b in pairs:
         exact = len(runs_of(a) & runs_of(b)) / len(runs_of(a) | runs_of(b))
         assert jaccard_of(shingle_hashes(a), shingle_hashes(b)) == pytest.approx(exact)
+        assert len(shingle_hashes(a)) == len(runs_of(a))  # a text shorter than a run is one
 
 
 LONG = "A river carries water from the hills to the sea, and on its way it turns the wheels of many old mills."

@@ -297,6 +297,7 @@ def test_training_learns_and_reports(dataset: InstructionDataset) -> None:
     assert (reports[0].epoch, reports[0].lr, reports[0].n_tokens) == (0.0, 0.0, 0)
     assert set(reports[0].val) == {"all", "header", "response"}
     assert reports[-1].step == reports[-1].n_steps == 36
+    assert [r.epoch for r in reports[::6]] == [0, 1, 2, 3, 4, 5, 6]
     assert reports[-1].val["response"] < reports[0].val["response"] - 3
     assert sum(r.n_tokens for r in reports) == 6 * sum(len(e.ids) for e in dataset.examples)
     assert [r.step for r in reports if r.val] == [0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 36]
