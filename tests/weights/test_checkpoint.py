@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +211,45 @@ def test_a_config_of_another_model_is_refused(huggingface: Path, key: str) -> No
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     with pytest.raises(CheckpointError, match=message):
         load_model(huggingface)
+
+
+OWN_MEMORY = """
+import sys, threading, time
+import torch, safetensors.torch
+from gpt.weights.checkpoint import load_model
+
+def own():  # bytes that are not the page cache's
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) * 1024
+
+ways = {"ours": lambda: load_model(sys.argv[1]),
+        "read whole": lambda: safetensors.torch.load(open(sys.argv[1] + "/model.safetensors", "rb").read())}
+def watch():
+    while not done:
+        peak.append(own())
+        time.sleep(0.001)
+
+done, peak, before = [], [0], own()
+watcher = threading.Thread(target=watch)
+watcher.start()
+kept = ways[sys.argv[2]]()
+done.append(1)
+watcher.join()
+print(max(peak) - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells a process's own memory")
+def test_loading_takes_one_copy_of_the_weights_and_reading_the_file_first_would_take_two(tmp_path: Path) -> None:
+    """The mapped file counts as resident, too, but the system can take those pages back."""
+    model = random_model(GPTConfig(n_embd=512, n_layer=12, n_head=8))
+    save_model(model, tmp_path)
+    n_bytes = sum(p.numel() * 4 for p in model.parameters())
+    taken = {}
+    for way in ("ours", "read whole"):
+        done = subprocess.run([sys.executable, "-c", OWN_MEMORY, str(tmp_path), way], capture_output=True, check=True)
+        taken[way] = int(done.stdout) / n_bytes
+    assert taken["ours"] < 1.15 and taken["read whole"] > 1.8
 
 
 def test_missing_and_foreign_tensors_are_named(huggingface: Path) -> None:
