@@ -66,7 +66,7 @@ def _objects(record: Record, name: str, inside: str = "") -> list[Record]:
     return values
 
 
-def _without(record: Record, *names: str) -> Record:
+def _without(record: Record, *names: str | None) -> Record:
     return {name: value for name, value in record.items() if name not in names}
 
 
@@ -89,14 +89,20 @@ def _renamed(instruction: str, inputs: tuple[str, ...], output: str, record: Rec
     }
     if not fields["instruction"].strip():
         raise ValueError(f'"{instruction}" is empty: say what is to be done')
-    return _entry(fields, _without(record, instruction, source or inputs[0], output))
+    empty = [name for name in inputs if record.get(name) is None]
+    return _entry(fields, _without(record, instruction, source, output, *empty))
 
 
 def _from_question(record: Record) -> Converted:
-    """Options are the input, one a line: "Which of these is a bird?" means nothing without them."""
-    options = record.get("options")
-    if isinstance(options, list) and not record.get("context"):
-        record = record | {"context": "\n".join(map(str, options))}
+    """Options are the input or end it, one a line: "Which of these is a bird?" means nothing without them."""
+    options = record.get("options") or []
+    texts = list(options.values()) if isinstance(options, dict) else options
+    if not isinstance(texts, list) or not all(isinstance(text, (str, int, float)) for text in texts):
+        raise ValueError(f'"options" must be texts, in a list or each under its letter, found {shown(options)}')
+    if texts:
+        lines = [f"{letter}. {text}" for letter, text in options.items()] if isinstance(options, dict) else texts
+        before = [_text(record, "context")] if record.get("context") else []
+        record = record | {"context": "\n".join(map(str, [*before, *lines]))}
     return _renamed("question", ("context",), "answer", record)
 
 

@@ -88,7 +88,9 @@ def test_fields_that_clash_are_counted() -> None:
     record = {"instruction": "a", "context": "b", "input": "c", "response": "d"}
     entry = {"instruction": "a", "input": "b", "output": "d"}
     assert convert(record) == ([entry], {"dolly": 1, "clashing_fields": 1})
-    assert convert({"instruction": "a", "context": None, "input": "c", "response": "d"})[0][0]["input"] == "c"
+    for context, text, expected in ((None, "c", "c"), ("b", None, "b"), (None, None, "")):  # what is null clashes not
+        record = {"instruction": "a", "context": context, "input": text, "response": "d"}
+        assert convert(record) == ([{"instruction": "a", "input": expected, "output": "d"}], {"dolly": 1})
 
 
 def test_only_a_whole_input_is_a_marker_of_no_input() -> None:
@@ -104,12 +106,19 @@ def test_only_a_whole_input_is_a_marker_of_no_input() -> None:
     assert len(wrong) == 3  # a search for the marker inside the text would empty these
 
 
-def test_options_are_the_input_of_a_question_that_has_no_other() -> None:
+def test_options_are_the_input_of_a_question_or_end_it() -> None:
     record = {"question": "Which is a bird?", "answer": "Owl", "options": ["Cat", "Owl"]}
     assert convert(record)[0] == [
         {"instruction": "Which is a bird?", "input": "Cat\nOwl", "output": "Owl", "options": ["Cat", "Owl"]}
     ]
-    assert convert(record | {"context": "At night."})[0][0]["input"] == "At night."
+    for more, expected in (
+        ({"context": "At night."}, "At night.\nCat\nOwl"),
+        ({"options": {"A": "Cat", "B": "Owl"}}, "A. Cat\nB. Owl"),
+        ({"options": [3, 4.5], "context": ""}, "3\n4.5"),
+        ({"options": None, "context": "At night."}, "At night."),
+        ({"options": [], "context": None}, ""),
+    ):
+        assert convert(record | more)[0][0]["input"] == expected
 
 
 # ---- conversations ----
@@ -234,6 +243,9 @@ WRONG = {
     '{"prompt": "a", "response": "b"}': r"its fields \['prompt', 'response'\] are of no known format",
     '{"instruction": "a", "response": 3}': '"response" must be text, found int 3',
     '{"question": " ", "answer": "b"}': '"question" is empty',
+    '{"question": "a", "answer": "b", "options": [{"key": "A", "text": "x"}]}': '"options" must be texts, in a list or',
+    '{"question": "a", "answer": "b", "options": {"A": ["x"]}}': '"options" must be texts, in a list or each under',
+    '{"question": "a", "answer": "b", "options": "A or B"}': '"options" must be texts, .* found str "A or B"',
     '{"question": "a", "context": {"b": 1}, "answer": "b"}': '"context" must be text, found dict',
     '{"instruction": "a", "instances": "b"}': '"instances" must be a list of objects, found str "b"',
     '{"instruction": "a", "instances": [{"input": "b"}]}': 'the field "output" is missing; it has',
