@@ -88,7 +88,7 @@ def say_start(settings: run.RunSettings, facts: dict) -> None:
                   " was full, or a text before them empty")  # fmt: skip
         if n["cut_prompt"] or n["cut_response"] or n["dropped"]:
             print(f"note       {name}: {n['cut_prompt']} prompts and {n['cut_response']} responses were cut to fit the"
-                  f" context, {n['dropped']} entries without output were dropped")  # fmt: skip
+                  f" context, {n['dropped']} entries without output or room for it were dropped")  # fmt: skip
 
 
 @one_line_errors

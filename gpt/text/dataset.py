@@ -90,6 +90,9 @@ class InstructionDataset(Dataset):
             whole = example = encode_entry(entry, tokenizer, template, max_length=sys.maxsize)  # to know what is cut
             if len(whole.ids) > max_length:
                 example = encode_entry(entry, tokenizer, template, max_length)
+            if Kind.RESPONSE not in example.kinds:  # its first character alone takes more tokens
+                self.dropped.append((position, "no room for the output"))
+                continue
             self.n_cut_prompt += example.kinds.count(Kind.PROMPT) < whole.kinds.count(Kind.PROMPT)
             self.n_cut_response += example.kinds.count(Kind.RESPONSE) < whole.kinds.count(Kind.RESPONSE)
             self.entries.append(entry)

@@ -161,7 +161,7 @@ def encode_prompt(entry: Entry, tokenizer: Tokenizer, template: str = "alpaca", 
         while len(ids) > max_length and (text_ids := tokenizer.encode(entry[field]))[1:]:
             n_kept = max(1, len(text_ids) - (len(ids) - max_length))
             text = tokenizer.decode(text_ids[:n_kept]).rstrip("\ufffd")  # a character may have been cut in two
-            entry = entry | {field: text or " "}
+            entry = entry | {field: text if text.strip() else "…"}  # a blank input would take its header along
             ids = tokenizer.encode(format_prompt(entry, template))
     if len(ids) > max_length:
         raise ValueError(f"the template {template!r} needs {len(ids)} tokens, not {max_length}: use a longer context")

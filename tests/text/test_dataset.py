@@ -167,6 +167,17 @@ def test_what_is_cut_and_dropped_is_counted(tokenizer: Tokenizer) -> None:
     assert all(len(example.ids) <= 100 for example in dataset.examples)
 
 
+def test_a_row_without_room_for_a_character_of_its_response_is_dropped_and_counted(tokenizer: Tokenizer) -> None:
+    one = InstructionDataset([entry(instruction="Go", input="", output="x")], tokenizer, "short").examples[0]
+    thin = entry(instruction="Go", input="", output="嗯，好")  # 嗯 takes three tokens
+    for extra, n_kept in ((0, 0), (1, 0), (2, 1)):
+        dataset = InstructionDataset([thin], tokenizer, "short", max_length=len(one.ids) + extra)
+        assert dataset.dropped == [(0, "no room for the output")] * (1 - n_kept)
+        assert len(dataset) == n_kept and dataset.counts()["cut_response"] == n_kept
+    wrong = encode_entry(thin, tokenizer, "short", len(one.ids))
+    assert wrong.kinds.count(Kind.RESPONSE) == 0 and wrong.kinds.count(Kind.END) == 1  # it would learn to say nothing
+
+
 def test_every_row_has_something_to_learn_and_a_batch_without_would_be_nan(tokenizer: Tokenizer) -> None:
     entries = [entry(output=output) for output in ("Blue.", "", "\n", "x" * 500)]
     for example in InstructionDataset(entries, tokenizer, max_length=64).examples:

@@ -118,6 +118,18 @@ def test_then_it_loses_the_end_of_its_instruction(tokenizer: Tokenizer) -> None:
     assert "\ufffd" not in text
 
 
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("text", ["嗯，" * 200, "🙂" * 200, "\n\n\n" + "word " * 200])
+def test_an_input_of_which_no_character_fits_keeps_its_header(tokenizer: Tokenizer, template: str, text: str) -> None:
+    entry = WITH | {"input": text}
+    room = n_template_tokens(entry, tokenizer, template) + len(tokenizer.encode(WITH["instruction"])) - 1
+    shown = tokenizer.decode(encode_prompt(entry, tokenizer, template, room))
+    assert shown == format_prompt(entry | {"input": "…"}, template)
+    first = tokenizer.decode(tokenizer.encode(text)[:1]).rstrip("\ufffd")
+    wrong = format_prompt(entry | {"input": first or " "}, template)  # as if there had never been an input
+    assert get_template(template).input_header not in wrong
+
+
 def test_a_context_too_short_for_the_headers_is_refused(tokenizer: Tokenizer) -> None:
     least = n_template_tokens(WITH, tokenizer)
     assert len(encode_prompt(WITH, tokenizer, max_length=least)) <= least
