@@ -15,15 +15,17 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from itertools import pairwise
 
+import regex
+
 from gpt.evaluation.metrics import bootstrap_interval
-from gpt.text.entries import UNSPACED, Entry, EntryError, words
+from gpt.text.entries import SPACELESS, Entry, EntryError, words
 
 # What stands inside one word: don't, well-known, 3.5, 10:30, 1,000, a.m.
 JOINT = re.compile(r"(?<=\w)['’‐‑-](?=\w)|(?<=\d)[.:](?=\d)|(?<=\d),(?=\d{3}(?!\d))|(?<=\b[a-zA-Z])\.(?=[a-zA-Z]\b)")
 LIST_MARK = re.compile(r"^(?:(?:[-*•]|\d+[.)])[^\S\n]+|\d+、)(?=\S)", re.MULTILINE)  # an item has a text after its mark
 COMMA = re.compile(r"[,，、](?!(?<=\d,)\d{3}(?!\d))")  # not the one of 1,000
 FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL | re.IGNORECASE)
-LETTER = rf"[^\W{UNSPACED}]"  # of a script with spaces: only there has a word edges
+LETTER = rf"[^\W{SPACELESS}]"  # of a script with spaces: only there has a word edges
 
 CLOSERS = r"[\"'”’)\]」』）*_]*"
 END = re.compile(rf"[.!?…]+{CLOSERS}(?=\s|\Z)|[。！？]+{CLOSERS}")
@@ -90,10 +92,10 @@ def ends_with(response: str, text: str) -> bool:
 
 
 def contains(response: str, text: str) -> bool:
-    """As a word or phrase of its own: "very" is not in "every". A Chinese one may stand anywhere."""
-    left = rf"(?<!{LETTER})" if re.match(LETTER, text) else ""
-    right = rf"(?!{LETTER})" if re.match(LETTER, text[-1]) else ""
-    return re.search(left + re.escape(text) + right, response, re.IGNORECASE) is not None
+    """As a word or phrase of its own: "very" is not in "every". A Chinese or Thai one may stand anywhere."""
+    left = rf"(?<!{LETTER})" if regex.match(LETTER, text) else ""
+    right = rf"(?!{LETTER})" if regex.match(LETTER, text[-1]) else ""
+    return regex.search(left + regex.escape(text) + right, response, regex.IGNORECASE) is not None
 
 
 def one_of(response: str, options: list[str]) -> bool:

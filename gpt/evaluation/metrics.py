@@ -4,18 +4,18 @@ ROUGE-L and BLEU come from their libraries (rouge-score, sacrebleu), so that fig
 Text in scripts without spaces is counted by character throughout (`text.entries.words`).
 """
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
+import regex
 from sacrebleu.metrics import BLEU
 
-from gpt.text.entries import UNSPACED, Entry, words
+from gpt.text.entries import SPACELESS, Entry, words
 
 N_BOOTSTRAP = 2000
-UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
+SPACELESS_CHARACTER = regex.compile(rf"[{SPACELESS}]\p{{M}}*")
 
 
 class _Words:
@@ -60,10 +60,12 @@ def rouge_l(response: str, reference: str) -> float:
 def bleu(response: str, reference: str) -> float:
     """BLEU of one sentence, with sacrebleu's smoothing; a set's score is the mean of its rows."""
     scorer = BLEU_BY_WORD
-    if UNSPACED_CHARACTER.search(reference):
+    if not response.strip():
+        return exact_match(response, reference)
+    if SPACELESS_CHARACTER.search(reference):
         scorer = BLEU_BY_CHARACTER
         # Set apart here: its tokenizer does so with Chinese characters, but takes a run of kana for one word.
-        response, reference = (UNSPACED_CHARACTER.sub(r" \g<0> ", text) for text in (response, reference))
+        response, reference = (SPACELESS_CHARACTER.sub(r" \g<0> ", text) for text in (response, reference))
     return min(1.0, scorer.sentence_score(response, [reference]).score / 100)  # equal texts give 100.00000000000004
 
 
@@ -81,8 +83,9 @@ def bootstrap_interval(values: Sequence[float], seed: int = 123) -> dict[str, fl
         raise ValueError("no values: there is nothing to average")
     rows = np.asarray(values, dtype=np.float64)
     rng = np.random.default_rng(seed)
-    means = rows[rng.integers(0, len(rows), (N_BOOTSTRAP, len(rows)))].mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
+    # A hundred samples at a time: all at once would take 32 kB of memory a row.
+    means = [rows[rng.integers(0, len(rows), (100, len(rows)))].mean(1) for _ in range(N_BOOTSTRAP // 100)]
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
     return {"value": float(rows.mean()), "low": float(low), "high": float(high)}
 
 

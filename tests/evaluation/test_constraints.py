@@ -200,6 +200,9 @@ TABLE = [  # check, arguments, responses that meet it, responses that do not
     ("contains", {"text": "c++ (new)"}, ["I like C++ (new)."], ["I like c (new)."]),
     ("excludes", {"text": "very"}, ["every one", "fine"], ["Very good", "very, very old", '"very"']),
     ("excludes", {"text": "天"}, ["下雨"], ["今天下雨"]),
+    ("contains", {"text": "แมว"}, ["ฉันชอบแมวมาก", "แมว"], ["ฉันชอบหมามาก"]),  # Thai has no spaces either
+    ("excludes", {"text": "ລາວ"}, ["ຂ້ອຍຮັກໝາ"], ["ຂ້ອຍຮັກລາວຫຼາຍ"]),  # nor Lao
+    ("contains", {"text": "मैं"}, ["आज मैं खुश"], ["आज मैंने खाया"]),  # Hindi has: its marks are of the word
     (
         "one_of",
         {"options": ["Yes", "no", "not sure."]},

@@ -1,4 +1,5 @@
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -90,6 +91,18 @@ def test_bleu_of_japanese_is_by_character() -> None:
     assert bleu("ありがとうございます", "ありがとうございました") > 0.5
 
 
+@pytest.mark.parametrize("text", ["ฉันชอบแมวมาก", "ຂ້ອຍຮັກລາວຫຼາຍ", "ខ្ញុំចូលចិត្តឆ្មា", "ကျွန်တော်ကြောင်ကြိုက်တယ်"])
+def test_bleu_of_thai_lao_khmer_and_burmese_is_by_character(text: str) -> None:
+    part = "".join(words(text)[:-2])
+    assert 0.5 < bleu(part, text) < 1 and bleu(text, text) == pytest.approx(1)
+    assert sacrebleu.sentence_bleu(part, [text]).score == 0  # the wrong variant: one word each
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_nothing_is_the_right_answer_to_nothing_for_all_metrics_alike(name: str) -> None:
+    assert METRICS[name]("", "") == METRICS[name](" \n", "") == 1
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_a_response_equal_to_its_reference_scores_one_and_a_different_one_zero(name: str) -> None:
     for text in ("The cat sleeps.", "Oslo", "猫在睡觉。", "!", "42", "a, b, c"):
@@ -149,6 +162,21 @@ def test_about_95_of_100_intervals_hold_the_true_mean(monkeypatch: pytest.Monkey
     assert 0.91 <= held <= 0.98  # of 400 at 95%, within about three standard errors
     # The wrong variant: the spread of the rows instead of the spread of their mean holds it always.
     assert all(low <= 0.4 <= high for low, high in np.quantile(samples, [0.025, 0.975], axis=1).T)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 110, 999])
+def test_an_interval_is_the_same_to_the_bit_as_from_all_samples_drawn_at_once(n: int) -> None:
+    rows, rng = np.random.default_rng(n).random(n), np.random.default_rng(123)
+    low, high = np.quantile(rows[rng.integers(0, n, (2000, n))].mean(1), [0.025, 0.975])
+    assert bootstrap_interval(rows) == {"value": rows.mean(), "low": low, "high": high}
+
+
+def test_the_samples_of_many_rows_are_not_held_all_at_once() -> None:
+    rows = np.random.default_rng(0).random(5000)
+    tracemalloc.start()
+    bootstrap_interval(rows)
+    assert tracemalloc.get_traced_memory()[1] < 20e6  # bytes; all at once take 160 MB
+    tracemalloc.stop()
 
 
 def test_no_rows_are_an_error() -> None:
