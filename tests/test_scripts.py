@@ -161,6 +161,16 @@ def test_a_run_whose_entries_have_changed_is_not_resumed(
     assert "has changed since the run began" in capsys.readouterr().err
 
 
+def test_the_run_may_be_the_folder_one_stands_in(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    assert finetune.main(["--data", str(data), "--out", ".", "--dry-run", *FAST]) == 0
+    assert "Traceback" not in "".join(capsys.readouterr())
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 # ---- errors ----
 
 WRONG = {

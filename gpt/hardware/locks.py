@@ -24,7 +24,8 @@ def alone_with(path: Path, doing: str = "writing to") -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    lock_path = path.with_name(path.name + ".lock")
+    whole = path.resolve()  # "." has no name
+    lock_path = whole.with_name(whole.name + ".lock")
     lock_path.parent.mkdir(parents=True, exist_ok=True)
     with open(lock_path, "w") as lock:
         try:

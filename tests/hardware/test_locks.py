@@ -39,6 +39,19 @@ def test_a_second_process_is_told_so_and_a_killed_one_does_not_stand_in_the_way(
     assert not list(tmp_path.glob("*.lock"))
 
 
+def test_the_folder_that_one_stands_in_is_locked_under_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    for here in (Path("."), Path("../run"), tmp_path / "run"):
+        with alone_with(here):
+            assert (tmp_path / "run.lock").exists()
+            with pytest.raises(BusyError), alone_with(tmp_path / "run"):
+                pass
+    assert not list(tmp_path.rglob("*.lock"))
+
+
 def test_the_lock_is_free_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), alone_with(tmp_path / "run"):
         raise RuntimeError
