@@ -62,14 +62,14 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "micro_batch", "lr", "max_length", "lr_layer_decay", "lora_alpha"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be more than 0")
+            if not 0 < getattr(self, name) < math.inf:  # NaN is refused too
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be more than 0 and finite")
         for name in ("warmup", "dropout", "lora_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 0 and less than 1")
         for name in ("weight_decay", "clip", "eval_every", "patience", "lr_embeddings", "lora_rank"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must not be negative")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 0 and finite")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}: it must be at least 0 and less than 2**32")
         choices = {"schedule": SCHEDULES, "loss_on": FIRST_KIND, "precision": PRECISIONS}

@@ -451,6 +451,8 @@ def test_bf16_stays_near_float32(dataset: InstructionDataset) -> None:
         *({"lora_rank": -1}, {"lora_alpha": 0.0}, {"lora_dropout": 1.0}, {"lr_embeddings": -1}, {"lr_layer_decay": 0}),
         *({"freeze": "head"}, {"freeze": "first:"}, {"freeze": "all-but:-1"}, {"freeze": "embeddings,"}),
         *({"clip": -1.0}, {"patience": -1}, {"eval_every": -1}, {"batch_size": 0}, {"warmup": 1.0}),
+        *({name: math.nan} for name in ("clip", "weight_decay", "lr_embeddings", "lr", "warmup", "dropout")),
+        *({name: math.inf} for name in ("lr", "lora_alpha", "lr_layer_decay", "weight_decay", "lr_embeddings")),
     ],
 )
 def test_impossible_settings_are_refused(wrong: dict) -> None:
