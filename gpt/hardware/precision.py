@@ -18,5 +18,9 @@ def make_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """Matrix products in bf16 or fp16 where asked for; softmax, layer norm and loss stay in float32."""
+    """Matrix products in bf16 or fp16 where asked for; softmax, layer norm and loss are computed in float32.
+
+    What a product gives is rounded before they see it: on a CPU, for rows of up to 256 tokens, attention's scores too
+    (`gpt2.attend` writes the formula out there; PyTorch's fused kernel keeps them in float32).
+    """
     return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "float32")

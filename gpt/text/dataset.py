@@ -4,7 +4,9 @@
     inputs   prompt ............ header ...... response ...            all but the last
     targets    -100 -100 -100 -100 -100 -100   response ... end        all but the first; -100 where nothing counts
 
-inputs[b, t] predicts targets[b, t]. Shift and mask happen in `collate` and nowhere else.
+inputs[b, t] predicts targets[b, t]. `collate` says shift and mask plainly, for models and notebooks that want padded
+rows; training and its losses go through `pack` (speed/packing.py), which does the same without padding: a test holds
+loss and gradients of the two equal.
 Letters: B batch, T longest row of the batch less one.
 """
 

@@ -210,3 +210,10 @@ def test_attention_written_out_for_bfloat16_on_the_cpu_equals_the_fused_kernel(l
     assert (attend(*rounded, mask, 0.0) - masked).abs().max() < 0.05
     leaking = F.scaled_dot_product_attention(*exact)  # the wrong variant: no causal mask
     assert (leaking - wanted).abs().max() > 0.5
+
+
+def test_the_softmax_of_bfloat16_scores_is_computed_in_float32_and_rounded() -> None:
+    scores = (3 * torch.randn(8, 200, 200)).bfloat16()
+    assert torch.equal(scores.softmax(-1), scores.float().softmax(-1).bfloat16())
+    powers = (scores - scores.amax(-1, keepdim=True)).exp()  # the wrong variant: each step in bfloat16
+    assert not torch.equal(powers / powers.sum(-1, keepdim=True), scores.softmax(-1))
