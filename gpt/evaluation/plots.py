@@ -7,6 +7,7 @@ ground with dark ink, so that it reads the same on a light page and on a dark on
 import math
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -51,11 +52,8 @@ def name_rows(ax: Axes, names: Sequence[str]) -> Axes:
 
 def running_mean(values: Sequence[float], width: int) -> list[float]:
     """The mean of each value and up to width - 1 before it."""
-    means = []
-    for i in range(len(values)):
-        window = values[max(0, i + 1 - width) : i + 1]
-        means.append(sum(window) / len(window))
-    return means
+    windows = (values[max(0, end - width) : end] for end in range(1, len(values) + 1))
+    return [sum(window) / len(window) for window in windows]
 
 
 def plot_losses(history: Sequence[dict], loss_on: str = "response", ax: Axes | None = None) -> Axes:
@@ -90,11 +88,9 @@ def plot_pretraining(curve: Sequence[dict], ax: Axes | None = None) -> Axes:
 
 
 def plot_scores(
-    rows: dict[str, dict[str, dict[str, float]]],
-    metric: str = "rouge_l",
-    strong: Sequence[str] = ("after",),
+    rows: dict[str, dict[str, dict[str, float]]], metric: str = "rouge_l", strong: Sequence[str] = ("after",),
     ax: Axes | None = None,
-) -> Axes:
+) -> Axes:  # fmt: skip
     """A bar for each row (before, after, floors ...) with its 95% interval; the strong ones in colour."""
     ax = ax or new_axes(7.0, 0.55 * len(rows) + 1.1)
     scores = {name: row[metric] for name, row in rows.items()}
@@ -179,13 +175,9 @@ def plot_shares(rows: dict[str, dict[str, float]], title: str, unit: str = "", a
 
 
 def plot_grid(
-    values: Sequence[Sequence[float | None]],
-    rows: Sequence[str] = (),
-    columns: Sequence[str] = (),
-    title: str = "",
-    texts: Sequence[Sequence[str]] | None = None,
-    ax: Axes | None = None,
-) -> Axes:
+    values: Sequence[Sequence[float | None]], rows: Sequence[str] = (), columns: Sequence[str] = (), title: str = "",
+    texts: Sequence[Sequence[str]] | None = None, ax: Axes | None = None,
+) -> Axes:  # fmt: skip
     """A table of coloured cells, darker for more (red below zero, where there is any), with `texts` or the numbers in
     them; None stays white. Large tables have colours only."""
     n_rows, n_columns = len(values), max(len(row) for row in values)
@@ -214,13 +206,9 @@ def plot_grid(
 
 
 def plot_tokens(
-    rows: Sequence[Sequence[str]],
-    kinds: Sequence[Sequence[int]],
-    legend: Sequence[str],
-    title: str = "",
-    below: Sequence[Sequence[object]] | None = None,
-    ax: Axes | None = None,
-) -> Axes:
+    rows: Sequence[Sequence[str]], kinds: Sequence[Sequence[int]], legend: Sequence[str], title: str = "",
+    below: Sequence[Sequence[object]] | None = None, ax: Axes | None = None,
+) -> Axes:  # fmt: skip
     """Rows of tokens as boxes, as wide as their text, on the ground colour of their kind (a place in `legend`);
     `below` gives a small text under each, such as its id. Long rows are broken."""
     width, step, y = 96.0, 1.6 if below is None else 2.5, 0.0  # in letters; in lines
@@ -267,12 +255,9 @@ def plot_way(stations: Sequence[str], here: Sequence[str], ax: Axes | None = Non
 
 
 def plot_spans(
-    rows: dict[str, Sequence[tuple[float, float, int]]],
-    legend: Sequence[str],
-    title: str,
-    x: str,
+    rows: dict[str, Sequence[tuple[float, float, int]]], legend: Sequence[str], title: str, x: str,
     ax: Axes | None = None,
-) -> Axes:
+) -> Axes:  # fmt: skip
     """A line for each row name -> stretches (start, end, kind), in place, in the colour of their kind (in `legend`)."""
     ax = style(ax or new_axes(11.0, 0.26 * len(rows) + 1.5), title, x, "")
     for kind, name in enumerate(legend):
@@ -296,7 +281,7 @@ def show_spaces(token: str) -> str:
 # ---- to a file -------------------------------------------------------------------------------------------
 
 
-def save_figure(ax: Axes, path: str) -> None:
+def save_figure(ax: Axes, path: Path) -> None:
     """Write the figure of these Axes as PNG and close it."""
     ax.figure.savefig(path, dpi=150, format="png")
     plt.close(ax.figure)

@@ -219,7 +219,8 @@ def generate_in_order(model: GPT, prompts: Sequence[list[int]], **options: Any) 
     for steps in generate_steps(model, prompts, **options):
         for step in steps:
             by_row[step.row].append(step)
-        while n_given < len(by_row) and by_row[n_given] and (own := by_row[n_given])[-1].stopped_by:
+        while n_given < len(by_row) and by_row[n_given] and by_row[n_given][-1].stopped_by:
+            own = by_row[n_given]
             yield Generated([s.id for s in own if s.id is not None], own[-1].stopped_by, sum(s.slid for s in own))
             n_given += 1
 

@@ -201,7 +201,7 @@ def test_what_a_response_holds_is_shown_and_not_obeyed(tmp_path: Path, monkeypat
 
 
 def test_the_html_page_needs_nothing_beside_it(tmp_path: Path) -> None:
-    save_figure(plot_bars({"a": 1.0}, "bars"), str(tmp_path / "p.png"))
+    save_figure(plot_bars({"a": 1.0}, "bars"), tmp_path / "p.png")
     markdown = "# Title\n\n- one\n- two\n\n![bars & so on](p.png)\n\nText, *slanted*, `x*y*z`.\n"
     html = html_page(markdown, tmp_path)
     (tmp_path / "p.png").unlink()
