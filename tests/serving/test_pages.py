@@ -118,6 +118,12 @@ def test_an_instruction_with_input_is_answered(
     check_looks(page, scheme)
 
 
+@pytest.mark.parametrize(("key", "typed"), [("50%-off", "50%-off"), ("a b", "a%20b")])
+def test_the_key_in_the_address_may_hold_any_sign(served: Served, open_page: Open, key: str, typed: str) -> None:
+    with running(make_app(served, key=key)) as url:
+        expect(open_page(f"{url}/#{typed}").get_by_role("heading", name="small")).to_be_visible()  # it asked for models
+
+
 def test_sampling_is_sent_and_the_answer_grows(url: str, served: Served, open_page: Open, gate: Gate) -> None:
     page = open_page(url)
     page.get_by_text("Sampling: how").click()
