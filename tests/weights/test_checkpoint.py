@@ -116,6 +116,18 @@ def test_transformers_reads_a_saved_folder(tmp_path: Path, tokenizer: Tokenizer)
     assert their_tokenizer.eos_token_id == theirs.config.eos_token_id == tokenizer.eot_id
 
 
+def test_the_config_of_a_saved_folder_says_what_transformers_writes(tmp_path: Path) -> None:
+    """Other values than GPT2Config's own, so that none is right by default."""
+    config = GPTConfig(context_length=32, n_embd=48, n_layer=2, n_head=3, dropout=0.3, vocab_size=1000)
+    save_model(random_model(config), tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    sizes = {"n_positions": 32, "n_embd": 48, "n_layer": 2, "n_head": 3, "vocab_size": 1000}
+    dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.3)
+    theirs = GPT2Config(**sizes, **dropout, bos_token_id=999, eos_token_id=999, tie_word_embeddings=True).to_dict()
+    theirs |= {"n_ctx": 32, "architectures": ["GPT2LMHeadModel"], "dtype": "float32"}
+    assert written == {name: theirs[name] for name in written}
+
+
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_the_chat_template_of_a_saved_folder_writes_our_prompt(
     tmp_path: Path, tokenizer: Tokenizer, template: str
