@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from gpt.weights.download import BUSY, LONGEST_WAIT, PASSING, cause, retry_after
+from gpt.weights.download import BUSY, LONGEST_WAIT, PASSING, TryAgain, cause, retry_after
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 Item, Result = TypeVar("Item"), TypeVar("Result")
@@ -30,10 +30,6 @@ Item, Result = TypeVar("Item"), TypeVar("Result")
 
 class ChatError(OSError):
     """A request that failed for good: the address, what was seen there, and what to do."""
-
-
-class _TryAgain(Exception):
-    """What may pass: (reason, seconds that the server wants to be left alone)."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +116,7 @@ class ChatClient:
                 raise ChatError(f"{self.url}: stopped")
             try:
                 return _read_reply(self._send("POST", "/chat/completions", json=body), self.url)
-            except _TryAgain as error:
+            except TryAgain as error:
                 reason, pause = error.args
             except PASSING as error:
                 reason, pause = cause(error), 0.0
@@ -146,17 +142,17 @@ class ChatClient:
 
 
 def _read_reply(response: requests.Response, url: str) -> str:
-    """The text of a reply; ChatError if asking again is of no use, _TryAgain if it may be."""
+    """The text of a reply; ChatError if asking again is of no use, TryAgain if it may be."""
     status = response.status_code
     if status in BUSY or status >= 500:
-        raise _TryAgain(f"the server answered {status} {response.reason}", retry_after(response))
+        raise TryAgain(f"the server answered {status} {response.reason}", retry_after(response))
     if status != 200:
         raise ChatError(f"{url}: the server answered {status} {response.reason}: {_beginning(response)}")
     with suppress(ValueError, LookupError, TypeError, RecursionError):
         content = response.json()["choices"][0]["message"]["content"]
         if content is None or isinstance(content, str):  # None: the model refused, or only called tools
             return (content or "").encode("utf-8", "replace").decode()  # half a character, which no file holds: "?"
-    raise _TryAgain(f"the answer is not OpenAI's protocol: {_beginning(response)}", 0.0)
+    raise TryAgain(f"the answer is not OpenAI's protocol: {_beginning(response)}", 0.0)
 
 
 def _beginning(response: requests.Response) -> str:

@@ -42,7 +42,7 @@ class LocalError(DownloadError):
     """The fault lies on this side (disk, folder, another process): no other source would help."""
 
 
-class _TryAgain(Exception):
+class TryAgain(Exception):
     """What may pass: (reason, seconds that the server wants to be left alone)."""
 
 
@@ -178,7 +178,7 @@ class _Transfer:
                 self.request()
                 os.replace(self.part, self.path)
                 return self.tag_path.unlink(missing_ok=True)
-            except _TryAgain as error:
+            except TryAgain as error:
                 (reason, pause), limit = error.args, n_tries
             except requests.RequestException as error:
                 reason, pause = _reason(self.url, error), 0.0
@@ -226,14 +226,14 @@ class _Transfer:
         """Whether an answer goes on from byte `start`; if not, it is the whole file. Raises for anything else."""
         status = response.status_code
         if status in BUSY:
-            raise _TryAgain(f"the server answered {status} {response.reason}", retry_after(response))
+            raise TryAgain(f"the server answered {status} {response.reason}", retry_after(response))
         if start and status in (206, 416):
             found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
             fits = status == 206 and found and int(found[1]) == start and found[2] in ("*", str(tag["size"]))
             if fits and _version(response) in (None, tag["version"]):  # some servers do not know If-Range
                 return True
             self.remove()
-            raise _TryAgain(f"what the server has from byte {start:,} on does not fit, starting anew", 0.0)
+            raise TryAgain(f"what the server has from byte {start:,} on does not fit, starting anew", 0.0)
         if status != 200:
             raise DownloadError(f"{self.url}: the server answered {status} {response.reason}, try another source")
         return False
@@ -263,7 +263,7 @@ class _Transfer:
             file.flush()
             os.fsync(file.fileno())
         if size is not None and n_bytes < size:
-            raise _TryAgain("the connection was cut", 0.0)
+            raise TryAgain("the connection was cut", 0.0)
 
 
 def _reason(url: str, error: requests.RequestException) -> str:
