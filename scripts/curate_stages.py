@@ -12,12 +12,14 @@ from gpt.curation.filters import FILTERS, Limits, first_reason, make_filters
 from gpt.curation.personal_data import make_finder, make_personal_filter, make_scrubber
 from gpt.curation.pipeline import Selector, Stage
 from gpt.curation.toxicity import make_classifier_filter, make_toxicity_filter
-from gpt.evaluation.chat_client import ChatClient
+from gpt.evaluation.chat_client import ChatClient, ChatError, in_parallel
 from gpt.text.entries import Entry
+from gpt.weights.download import cache_folder
 from scripts.choices import key_from_environment
 from scripts.command import add_config_flags, config_from
 
 Parser, Args = argparse.ArgumentParser, argparse.Namespace
+ENOUGH_FAILURES = 10  # requests one after the other: the server is gone
 
 # ---- flags ----
 
@@ -55,6 +57,8 @@ def add_balance_flags(parser: Parser, by: str) -> None:
         "--base-url", metavar="URL", help="a server to ask for the kind, such as http://localhost:11434"
     )
     parser.add_argument("--model", metavar="NAME", help="the model on that server")
+    parser.add_argument("--workers", type=int, default=4, metavar="N", help="requests at a time [4]")
+    parser.add_argument("--cache", type=Path, default=cache_folder() / "replies", metavar="DIR", help="replies so far")
 
 
 # ---- stages ----
@@ -123,12 +127,38 @@ def parse_mix(text: str) -> dict[str, float]:
 
 
 def kind_labels(args: Args, entries: Iterable[Entry]) -> list[str]:
-    """By rules, or by a model; what the model does not say the rules do."""
+    """By rules, or by a model; what the model does not say the rules do, and it is printed how often."""
+    entries = list(entries)
     if "base_url" not in args:
         return [balance.kind_of(entry) for entry in entries]
-    client = ChatClient(args.base_url, getattr(args, "model", ""), key=key_from_environment(args.base_url, None))
+    asked = ask_kinds(args, entries)
+    if n := len(entries) - len(asked):
+        print(
+            f"note       {n:,} of {len(entries):,} kinds are told by rules: the model named none, or several, or failed"
+        )
+    return [asked.get(i) or balance.kind_of(entry) for i, entry in enumerate(entries)]
+
+
+def ask_kinds(args: Args, entries: list[Entry]) -> dict[int, str]:
+    """The kinds that a model names, by the positions of the entries. Stopped, the same command goes on from the cache.
+
+    Raises ChatError where request after request fails: then it is the server, and not the entry.
+    """
+    key = key_from_environment(args.base_url, None)
+    client = ChatClient(args.base_url, getattr(args, "model", ""), key=key, cache=args.cache)
     client.check()
-    return [balance.ask_kind(entry, client.ask) or balance.kind_of(entry) for entry in tqdm(entries, "kinds")]
+    found, n_failures = {}, 0
+    results = in_parallel(lambda i: balance.ask_kind(entries[i], client.ask), range(len(entries)), args.workers)
+    try:
+        for i, kind in tqdm(results, "kinds", len(entries), unit="entry", dynamic_ncols=True):
+            n_failures = n_failures + 1 if isinstance(kind, ChatError) else 0
+            if n_failures == ENOUGH_FAILURES:
+                raise kind
+            if isinstance(kind, str):
+                found[i] = kind
+    finally:
+        client.stop.set()  # what is under way tries no further
+    return found
 
 
 def cluster_labels(args: Args, entries: Iterable[Entry]) -> list[str]:

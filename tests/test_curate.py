@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import scripts
 from gpt.text.entries import load_entries, read_entries
 from scripts import curate
+from tests.judge_server import serving, status
 
 for module in ("ftfy", "better_profanity", "datasketch", "presidio_analyzer", "sklearn"):
     pytest.importorskip(module, reason="pip install -e '.[curate]'")
@@ -144,6 +146,32 @@ def test_balance_meets_the_mix_and_says_so_of_each_row_that_goes(tmp_path: Path)
     assert counts[-1] - counts[0] <= 1 or counts[-1] <= 300 // len(counts) * 2  # level, as far as there are enough
     dropped = lines_of(tmp_path / "mixed.dropped.jsonl")
     assert len(dropped) == len(load_entries(source)) - 300 and all("stay" in row["reason"] for row in dropped)
+
+
+def test_kinds_are_asked_for_side_by_side_kept_and_what_rules_had_to_tell_is_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    entries = load_entries(ROOT / "data" / "instructions.json")[:40]
+    source, out = tmp_path / "some.json", tmp_path / "out.jsonl"
+    source.write_text(json.dumps(entries), encoding="utf-8")
+
+    def reply(prompt: str) -> str:
+        time.sleep(0.05)
+        return "" if entries[20]["instruction"] in prompt else "<think>code, or translation?</think>Generation."
+
+    with serving(reply, ["m"]) as server:
+        argv = ["balance", "--in", source, "--out", out, "--by", "kind", "--size", 30, "--base-url", server.url]
+        argv += ["--model", "m", "--cache", tmp_path / "cache"]
+        server.faults = [status(400)]
+        assert run(*argv) == 0
+        n_asked, n_most = len(server.asked), server.n_most
+        told = capsys.readouterr().out
+        assert n_asked == 40 and n_most > 1 and "note       2 of 40 kinds are told by rules" in told, told
+        assert all(row["reason"].startswith("generation: ") for row in lines_of(tmp_path / "out.dropped.jsonl"))
+        assert run(*argv) == 0 and len(server.asked) == n_asked + 1  # the one that failed
+        server.faults = [status(400)] * 40
+        assert run(*argv[:-1], tmp_path / "other") == 2
+        assert len(server.asked) < n_asked + 1 + 40 and "400" in capsys.readouterr().err
 
 
 def test_balance_by_cluster_levels_what_entries_are_about(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from gpt.curation.filters import ENGLISH
+from gpt.evaluation.judge import without_thoughts
 from gpt.text.entries import Entry, words
 
 # The first that fits is the kind; in Chinese and English.
@@ -53,12 +54,13 @@ def kind_of(entry: Entry) -> str:
 
 
 def ask_kind(entry: Entry, ask: Callable[[str], str]) -> str | None:
-    """The kind that a model names; None where its reply names none of them, or several."""
+    """The kind that a model names; None where its reply, less what it thinks aloud, names none of them, or several."""
     reply = ask(
         f"What kind of task is this? Reply with one of these words and nothing else: {', '.join(KINDS)}.\n\n"
         f"Task: {entry['instruction']}\n{entry['input'][:500]}".strip()
     )
-    named = {kind for kind in KINDS if re.search(rf"\b{kind.replace('_', '[ _-]')}\b", reply, re.IGNORECASE)}
+    said = without_thoughts(reply)
+    named = {kind for kind in KINDS if re.search(rf"\b{kind.replace('_', '[ _-]')}\b", said, re.IGNORECASE)}
     return named.pop() if len(named) == 1 else None
 
 

@@ -61,7 +61,8 @@ def test_a_kind_that_the_entry_names_stands_and_turns_are_a_conversation() -> No
 @pytest.mark.parametrize(
     "reply, kind",
     [("code", "code"), ("**Question answering**.", "question_answering"), ("It is a translation task.", "translation"),
-     ("code or maths", None), ("", None), ("I'm sorry, I cannot say.", None), ('{"kind": "maths"}', "maths")],
+     ("code or maths", None), ("", None), ("I'm sorry, I cannot say.", None), ('{"kind": "maths"}', "maths"),
+     ("<think>code, or generation?</think>\nmaths", "maths")],
 )  # fmt: skip
 def test_a_model_may_be_asked_and_may_fail_to_say(reply: str, kind: str | None) -> None:
     asked = []
