@@ -15,6 +15,7 @@ from gpt.curation.data_card import draw_entries
 from gpt.curation.pipeline import read_rows, writable
 from gpt.evaluation.metrics import bootstrap_interval
 from gpt.text.entries import Entry
+from scripts.curate_stages import at_least_one
 
 Parser, Args = argparse.ArgumentParser, argparse.Namespace
 ANSWERS = {"g": "good", "b": "bad", "u": "unsure"}
@@ -31,6 +32,7 @@ def add_review(parser: Parser) -> None:
 
 def run_review(args: Args) -> int:
     """Show a sample entry by entry; what is given stands in --out at once."""
+    at_least_one(args, "size")
     entries, total = draw_entries((row.entry for row in read_rows(args.source) if row.entry), args.size, args.seed)
     random.Random(args.seed).shuffle(entries)
     known = read_verdicts(args.out)

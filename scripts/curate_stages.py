@@ -86,6 +86,13 @@ def dedup_stage(args: Args) -> dict[str, Stage]:
     return {"dedup": pipeline.from_memory(dedup.make_dedup(args.threshold, args.n_gram, against))}
 
 
+def at_least_one(args: Args, *names: str) -> None:
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {value} is no number of anything: give 1 or more")
+
+
 def choice(value: str, flag: str, known: list[str]) -> str:
     if value not in known:
         raise ValueError(f"{flag} {value} is not known: use {', '.join(known)}")
@@ -103,6 +110,7 @@ def readable(path: Path) -> Iterable[Entry]:
 def selector(args: Args) -> Selector | None:
     if choice(args.by, "--by", ["difficulty", "kind", "cluster", "none"]) == "none":
         return None
+    at_least_one(args, "size", "clusters", "workers")
 
     def select(entries: Iterable[Entry]) -> list[str | None]:
         if args.by == "difficulty":

@@ -98,6 +98,8 @@ class DedupIndex:
             from datasketch import MinHash, MinHashLSH
         except ModuleNotFoundError:
             raise ValueError("no module datasketch: pip install -c constraints.txt -e '.[curate]'") from None
+        if size < 1:
+            raise ValueError(f"runs of {size} characters tell no texts apart: give 1 or more, such as {N_GRAM}")
         self.threshold, self.size = threshold, size
         self.empty = MinHash(N_HASHES)
         self.lsh = MinHashLSH(num_perm=N_HASHES, params=band_shape(threshold))

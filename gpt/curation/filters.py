@@ -10,6 +10,7 @@ written without spaces a character counts as a word, so Chinese text is neither 
 looked at; `length` and `copied` look at the first, as people say "?" and "Thanks!" later, and are thanked back.
 """
 
+import difflib
 import json
 import re
 from collections import Counter
@@ -37,6 +38,15 @@ class Limits:
     max_word: int = 120  # characters of the longest run without a space, but for addresses
     max_repeated: float = 0.5  # share of lines, or of words in 10-grams, that stood before
     languages: str = "en,zh"  # what instructions may be written in; any of en,zh,ja,ko,de,fr,es,it,pt,nl, or "any"
+
+    def __post_init__(self) -> None:
+        for language in () if self.languages == "any" else wanted_languages(self):
+            if language not in LANGUAGES:
+                near = difflib.get_close_matches(language[:2].lower(), LANGUAGES, 1, cutoff=0.9)
+                meant = f"; did you mean {near[0]}?" if near else ""
+                raise ValueError(
+                    f"language {language!r} is not known: use some of {','.join(LANGUAGES)}, or any{meant}"
+                )
 
 
 def shown(text: str, n: int = 50) -> str:
@@ -344,6 +354,9 @@ SHORT_WORDS = {
     "pt": "o os é uma um da em que por para com não se como qual são dos das mais ao foi ele ela você",
     "nl": "de het een en is van niet dat op te zijn voor met die er aan wat hoe welke naar wordt deze ook",
 }
+UNSHARED = {"Han": "zh", "Kana": "ja", "Hangul": "ko"}  # scripts that tell the language
+OTHER_SCRIPTS = [name for name in SCRIPTS if name not in ("Latin", *UNSHARED)]  # which stand for their languages
+LANGUAGES = ["en", *UNSHARED.values(), *(name for name in SHORT_WORDS if name != "en"), *OTHER_SCRIPTS]
 ENGLISH = frozenset(SHORT_WORDS["en"].split())
 SHORT_WORD_SETS = {name: frozenset(text.split()) - ENGLISH for name, text in SHORT_WORDS.items()} | {"en": ENGLISH}
 FEW_WORDS = 8  # a shorter text says too little about its language
@@ -368,7 +381,7 @@ def guess_language(text: str) -> str | None:
     """A code such as "en", the name of the script where that does not tell, None where there is too little text."""
     script = main_script(text)
     if script != "Latin":
-        return {"Han": "zh", "Kana": "ja", "Hangul": "ko"}.get(script, script)
+        return UNSHARED.get(script, script)
     found = words(text)
     counts = {name: sum(word in members for word in found) for name, members in SHORT_WORD_SETS.items()}
     best = max(counts, key=counts.get)
@@ -376,11 +389,15 @@ def guess_language(text: str) -> str | None:
     return best if is_clear else "en" if counts["en"] else None
 
 
+def wanted_languages(limits: Limits) -> set[str]:
+    return {name.strip() for name in limits.languages.split(",")}
+
+
 def check_language(entry: Entry, limits: Limits) -> str | None:
     """An instruction in a language that is not wanted, or an answer in a script that nobody asked for."""
     if limits.languages == "any":
         return None
-    wanted = {name.strip() for name in limits.languages.split(",")}
+    wanted = wanted_languages(limits)
     prompt = entry["instruction"] + "\n" + entry["input"]
     language = guess_language(entry["instruction"])
     if language and language not in wanted:
