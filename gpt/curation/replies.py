@@ -21,9 +21,10 @@ NUMBERED = re.compile(r"(.*[^\W\d_])[\W_]*(\d+)\W*")  # "Question 1"
 ANSWERS = {"answer", "a", "output", "response", "答案", "回答"}
 CURLY_QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "‘": "'", "’": "'"})
 LISTED = re.compile(r"^[ \t>*#]*(?:(?:Task|Question|Instruction)\s*)?\d{1,3}\s*[.):：、](?!\d)[ \t*]*(.*)$", re.I)
-CHATTER = re.compile(  # around what was asked for, not part of it
-    r"(?:i (?:can help|would be|am (?:happy|glad))|i['’](?:d be|d love|ll|m (?:happy|glad))"
-    r"|(?:i )?hope (?:this|that|these|it)|let me (?:know if|help)|feel free to|happy to help|good luck)\b",
+CHATTER = re.compile(  # around what was asked for, not part of it; "I am happy with my car" may be part of a task
+    r"(?:(?:i(?:['’]m| am|['’]d be| would be) )?(?:happy|glad|ready)|i(?:['’]d| would) love|i can|i['’]ll|let me)"
+    r" (?:to )?(?:help|assist|come up|do my best|give you|provide)\b"
+    r"|(?:(?:i )?hope (?:this|that|these|it)|let me know if|feel free to|good luck)\b",
     re.IGNORECASE,
 )
 
@@ -77,8 +78,7 @@ def _unwrapped(value: dict) -> list[dict]:
     found, level = [], [value]
     while level:  # no recursion: a reply may be deeper than Python's stack
         first = level.pop(0)
-        inner = _wrapped_in(first)
-        level = inner + level
+        level[:0] = inner = _wrapped_in(first)
         found += [] if inner else [first]
     return found
 

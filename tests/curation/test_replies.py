@@ -89,6 +89,11 @@ def test_items_of_a_list_are_read_whichever_way_they_are_numbered() -> None:
         ("Tell the time.\n10:30 is the time.\n2. Name a fish.", ["Tell the time.\n10:30 is the time.", "Name a fish."]),
         ("1. Round it.\n3.5 million people\n2.Name a fish.", ["Round it.\n3.5 million people", "Name a fish."]),
         ("I'd be happy to help you with tasks.\n\n1. Name a fish.", ["Name a fish."]),
+        (
+            "I am happy with my car. Write a review.\n2. Name a fish.",
+            ["I am happy with my car. Write a review.", "Name a fish."],
+        ),
+        ("I'd love to come up with more.\n\n1. Name a fish.\n\nI'll do my best to help.", ["Name a fish."]),
         ("What a fine idea for a list!\n1. Name a fish.", ["Name a fish."]),
         ("1. Name a fish.\n\nLet me know if you need more tasks.", ["Name a fish."]),
         ("1. Name a fish.\n2. I'd be glad of a rhyme.", ["Name a fish.", "I'd be glad of a rhyme."]),
