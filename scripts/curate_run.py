@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from gpt.curation.pipeline import dropped_path, is_json_lines, writing
+from gpt.curation.pipeline import beside, check_apart, dropped_path, is_json_lines, writing
 from gpt.curation.teacher import Estimate, Job, Journal, Outcome, Teacher, estimate
 from gpt.evaluation.chat_client import ChatError
 from gpt.hardware.locks import alone_with
@@ -100,16 +100,13 @@ def make_alone(args: Args, plan: Plan) -> int:
 
 def check_out(out: Path, source: Path | None = None) -> None:
     """Raises ValueError for an ending that says no format, or if a file that is written is the one that is read."""
-    if out.suffix == ".gz":
-        raise ValueError(f"{out}: what is made is appended to as it comes, not packed: leave .gz away")
     is_json_lines(out)
-    written = (out, dropped_path(out), journal_path(out))
-    if source and any(path.exists() and path.samefile(source) for path in written):
-        raise ValueError(f"{source} would be overwritten: give --out another name")
+    for path in (out, dropped_path(out), journal_path(out)):
+        check_apart(path, *filter(None, [source]))
 
 
 def journal_path(out: Path) -> Path:
-    return out.with_suffix(".journal.jsonl")
+    return beside(out, ".journal.jsonl")
 
 
 def refuse_if_dear(found: Estimate, most: float | None) -> None:
@@ -123,7 +120,8 @@ def refuse_if_dear(found: Estimate, most: float | None) -> None:
 def collect(plan: Plan, out: Path, results: Results, stop: threading.Event) -> tuple[dict, list[str]]:
     """The outcomes by their places, and why jobs failed. They are appended to the files as they come."""
     done: dict[tuple[int, ...], Outcome] = {}
-    failures, in_a_row, n_entries, is_lines = [], 0, 0, is_json_lines(out)
+    failures, in_a_row, n_entries = [], 0, 0
+    is_lines = is_json_lines(out) and out.suffix.lower() != ".gz"  # which is packed at the end, as a list is
     dropped_path(out).write_bytes(b"")
     if is_lines:
         out.write_bytes(b"")
@@ -153,7 +151,7 @@ def in_order(plan: Plan, done: dict[tuple[int, ...], Outcome]) -> tuple[list[Ent
 
 
 def write_entries(path: Path, rows: Iterable[dict]) -> None:
-    """JSON Lines or a JSON list, by the path's ending; in one move."""
+    """JSON Lines or a JSON list, packed or not, by the path's ending; in one move."""
     with writing(path) as write:
         for row in rows:
             write(row)

@@ -1,5 +1,6 @@
 """The makers' commands as a user starts them: a real server, its faults, a kill, and files that tell all of it."""
 
+import gzip
 import importlib.util
 import json
 import os
@@ -242,7 +243,7 @@ def test_what_is_read_is_never_written_over(
         (tmp_path / "a.jsonl").symlink_to(source)
     for command in (["augment"], ["evolve"], ["answers"], ["augment", "--method", "synonyms"]):
         assert main([*command, "--in", str(source), *flags(server, tmp_path / "a.jsonl")]) == 2
-        assert "would be overwritten" in capsys.readouterr().err
+        assert "would overwrite" in capsys.readouterr().err
         assert source.read_text() == text
     assert server.asked == []
 
@@ -265,10 +266,16 @@ def test_the_ending_of_out_says_what_is_written(
 ) -> None:
     assert main(["answers", "--in", str(instructions), *flags(server, tmp_path / "made.ndjson")]) == 0
     assert len(rows(tmp_path / "made.ndjson")) == 12  # an object a line
-    for command in (["answers", "--in", str(instructions), *flags(server, tmp_path / "a")[:4]], ["template"]):
-        for name, message in (("a", "neither JSON nor JSON Lines"), ("a.txt", "neither"), ("a.jsonl.gz", "leave .gz")):
+    argv = ["answers", "--in", str(instructions), *flags(server, tmp_path / "packed.jsonl.gz")]
+    for _ in range(2):  # the second time out of the journal
+        assert main(argv) == 0
+        with gzip.open(tmp_path / "packed.jsonl.gz", "rt", encoding="utf-8") as file:
+            assert [json.loads(line)["instruction"] for line in file] == INSTRUCTIONS
+    assert (tmp_path / "packed.journal.jsonl").exists() and (tmp_path / "packed.dropped.jsonl").exists()
+    for command in (argv[:7], ["template"]):
+        for name in ("a", "a.txt", "a.gz"):
             assert main([*command, "--out", str(tmp_path / name)]) == 2
-            assert message in capsys.readouterr().err
+            assert "neither JSON nor JSON Lines" in capsys.readouterr().err
             assert not (tmp_path / name).exists()
 
 
