@@ -76,13 +76,9 @@ def missing_message(name: str, folder: Path | None = None) -> str:
 
 
 def download(
-    name: str,
-    folder: Path | None = None,
-    *,
-    host: str | None = None,
-    on_progress: OnProgress = lambda progress: None,
-    **patience: float,
-) -> Path:
+    name: str, folder: Path | None = None, *, host: str | None = None,
+    on_progress: OnProgress = lambda progress: None, **patience: float,
+) -> Path:  # fmt: skip
     """The folder of a model or the file of a data set, fetched into `folder / name` unless it is there already.
 
     `folder` is the cache if not given, `host` allows one source only, `patience` goes to `download_file`.
@@ -105,16 +101,9 @@ def download(
 
 
 def download_file(
-    url: str,
-    path: Path,
-    *,
-    size: int | None = None,
-    sha256: str | None = None,
-    on_progress: OnProgress = lambda progress: None,
-    timeout: float = 30.0,
-    n_tries: int = 8,
-    wait: float = 1.0,
-) -> Path:
+    url: str, path: Path, *, size: int | None = None, sha256: str | None = None,
+    on_progress: OnProgress = lambda progress: None, timeout: float = 30.0, n_tries: int = 8, wait: float = 1.0,
+) -> Path:  # fmt: skip
     """Fetch one file of `size` bytes, going on from what an earlier call has left. Raises DownloadError.
 
     A connection counts as dead after `timeout` seconds without a byte. `n_tries` in a row may bring nothing new, two
