@@ -20,7 +20,8 @@ def supervised_loss(hidden: Tensor, targets: Tensor, output_weight: Tensor) -> t
     """(B, T, C), (B, T), (V, C) -> the summed cross entropy in nats and the number of tokens that count.
 
     The output layer runs at those positions only: in a batch of prompts with short answers that is a fifth of them,
-    and for a small model the output layer is the largest part of the work.
+    and for a small model the output layer is the largest part of the work. This is the plain way, for rows as `collate`
+    pads them; training (speed/chunked_loss.py) and `evaluate_loss` come to the same without padding.
     """
     counts = targets != IGNORE_INDEX  # (B, T)
     logits = F.linear(hidden[counts], output_weight)  # (N, V)

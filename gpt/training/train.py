@@ -1,5 +1,6 @@
 """The training loop, by hand: AdamW, warmup and cosine, clipping, accumulation by counted tokens, exact resume.
 
+The batches are packed: `pack` shifts and masks as `text.dataset.collate` does, without padding (speed/packing.py).
 `train` is a generator: it yields a StepReport after every step, and whoever drives it draws bars, saves and stops.
 What a step does depends on the weights, the states of optimizer and loss scaler, the configuration and the step's
 number alone: the order of the entries follows from seed and epoch, dropout from seed and step. So a run that is stopped
