@@ -268,7 +268,7 @@ def near_duplicates(entries: list[Entry]) -> Iterator[tuple[int, int]]:
     for j in range(len(entries)):
         # In each index: the earlier entries that have j's rare shingles, and how many of these may be j's alone.
         met = [([index[shingle] for shingle in rarest[j][1]], rarest[j][0]) for rarest, index in indexed]
-        # A near-duplicate is n times among the first `apart + n`, in both indexes, for any n: the fewest are read.
+        # A near-duplicate is met n times in the first `apart + n`, in either index and for any n: the cheapest is read.
         ways = [(lists[: apart + n], n) for lists, apart in met for n in MEETING if apart + n <= len(lists)]
         lists, shared = min(ways, key=lambda way: sum(map(len, way[0])) * MEETING[way[1]])
         for i in sorted(i for i, n in Counter(chain.from_iterable(lists)).items() if n >= shared):
