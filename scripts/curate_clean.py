@@ -39,6 +39,9 @@ def clean(args: Args, stages: dict[str, Stage], select: Selector | None = None) 
     def bar(rows: Iterable[Row]) -> Iterable[Row]:
         return tqdm(rows, "entries", unit="entry", dynamic_ncols=True, mininterval=1)
 
+    for path in filter(None, (getattr(args, name, None) for name in ("against", "toxic_words"))):
+        pipeline.check_apart(args.out, path)
+        pipeline.check_apart(pipeline.dropped_path(args.out), path)
     reports = pipeline.clean_file(args.source, args.out, stages, select, bar)
     n_dropped = sum(report.n_dropped for report in reports)
     if words := pipeline.conversion_words(reports[0]):

@@ -137,6 +137,17 @@ def test_dedup_against_a_test_set_and_in_another_order(raw: Path, tmp_path: Path
     assert "duplicate of test entry 1" in reasons and "near-duplicate of entry 3, Jaccard 0.93" in reasons
 
 
+def test_a_test_set_is_not_overwritten_by_what_is_kept_apart_from_it(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for name in ("test.jsonl", "test.dropped.jsonl"):
+        held_out = tmp_path / name
+        held_out.write_text(json.dumps(RAW[3]), encoding="utf-8")
+        assert run("dedup", "--in", raw, "--out", tmp_path / "test.jsonl", "--against", held_out) == 2
+        assert "would overwrite" in capsys.readouterr().err and json.loads(held_out.read_text(encoding="utf-8"))
+        held_out.unlink()
+
+
 def test_balance_meets_the_mix_and_says_so_of_each_row_that_goes(tmp_path: Path) -> None:
     source, out = ROOT / "data" / "instructions.json", tmp_path / "mixed.jsonl"
     assert run("balance", "--in", source, "--out", out, "--by", "kind", "--size", 300) == 0
