@@ -70,7 +70,7 @@ def _mended(block: str) -> dict | None:
     for attempt in (plain, plain.translate(CURLY_QUOTES)):
         with suppress(ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             value = ast.literal_eval(attempt)  # Python's spelling of a dict
-            return value if isinstance(value, dict) else None
+            return {str(name): part for name, part in value.items()} if isinstance(value, dict) else None
     return None
 
 

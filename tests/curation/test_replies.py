@@ -57,6 +57,12 @@ def test_what_has_an_answer_of_its_own_wraps_nothing() -> None:
     assert objects_in('{"a":' * 900 + "{}" + "}" * 900) in ([{}], [])  # however deep
 
 
+def test_names_that_are_no_text_become_some() -> None:
+    """As a model may write Python in place of JSON; the search for hostile bytes found it."""
+    assert objects_in('{1: "Why?", None: "So."}') == [{"1": "Why?", "None": "So."}]
+    assert objects_in('{1: "a bird", "pairs": []}') == [{"1": "a bird", "pairs": []}]
+
+
 def test_line_breaks_inside_a_string_do_not_break_it() -> None:
     assert objects_in('{"answer": "one\ntwo"}') == [{"answer": "one\ntwo"}]
 
