@@ -534,7 +534,8 @@ def test_the_table_is_well_formed():
 
 # The script in a process of its own. Without gpt/__init__.py, which takes seconds to import torch.
 START = """
-import sys, types
+import signal, sys, types
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
 sys.modules["gpt"] = types.ModuleType("gpt")
 sys.modules["gpt"].__path__ = ["gpt"]
 from scripts.download import main
