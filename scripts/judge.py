@@ -22,6 +22,7 @@ from scripts.choices import key_from_environment
 from scripts.command import add_config_flags, config_from, make_parser, one_line_errors
 
 ENOUGH_FAILURES = 10  # one after the other: the server is gone
+MAX_TOKENS = 2048  # of a reply: room to think, and an end for a judge that repeats itself
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -37,7 +38,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--again", action="store_true", help="ask anew where no score could be read in the replies")
     parser.add_argument("--workers", type=int, default=4, metavar="X", help="requests at a time [4]")
     parser.add_argument("--cache", type=Path, default=cache_folder() / "replies", metavar="DIR", help="replies so far")
-    add_config_flags(parser, ChatClient, ["max_tokens", "timeout", "n_tries"])
+    parser.add_argument("--max-tokens", type=int, metavar="X", help=f"a reply's tokens, at most [{MAX_TOKENS}]")
+    add_config_flags(parser, ChatClient, ["timeout", "n_tries"])
     return parser.parse_args(argv)
 
 
@@ -73,11 +75,13 @@ def ask(questions: list[judge.Question], client: ChatClient, path: Path, n_worke
     try:
         verdicts = judge.collect_verdicts(questions, client.ask, path, client.model, n_workers)
         n = len({question.digest for question in questions})  # equal ones are asked once
-        for _, verdict in tqdm(verdicts, "judging", n, unit="question", dynamic_ncols=True):
-            failed = isinstance(verdict, ChatError)
-            in_a_row, failures = (in_a_row + 1, [*failures, str(verdict)]) if failed else (0, failures)
-            if in_a_row == ENOUGH_FAILURES:
-                client.stop.set()
+        with tqdm(desc="judging", total=n, unit="question", dynamic_ncols=True) as bar:
+            for _, verdict in verdicts:
+                failed = isinstance(verdict, ChatError)
+                bar.update(not failed)  # of a run that was stopped the bar shows what has a verdict
+                in_a_row, failures = (in_a_row + 1, [*failures, str(verdict)]) if failed else (0, failures)
+                if in_a_row == ENOUGH_FAILURES:
+                    client.stop.set()
     finally:
         signal.signal(signal.SIGINT, previous)
     return failures, bool(asked)
@@ -111,7 +115,9 @@ def judge_rows(rows: list[dict], args: argparse.Namespace) -> int:
     others = load_others(rows, args.run, against) if against else {}
     scale, aspects = "1-5" if "rubric" in args else "0-100", list(judge.ASPECTS) if "aspects" in args else ["overall"]
     questions = judge.run_questions(rows, others, scale, aspects, args.calibration)
-    client = config_from(args, ChatClient, key=key_from_environment(args.base_url, getattr(args, "key_env", None)))
+    client = config_from(
+        args, ChatClient, max_tokens=MAX_TOKENS, key=key_from_environment(args.base_url, getattr(args, "key_env", None))
+    )
     path, failures = args.run / "verdicts.jsonl", []
     elsewhere = judge.read_verdicts(Path(against) / "verdicts.jsonl") if against else {}
     known = elsewhere | judge.read_verdicts(path)

@@ -28,6 +28,7 @@ from gpt.text.entries import words
 Found = dict[tuple[str, str], dict[int, Verdict]]
 SAMPLES = ("reference", "empty", "copied input", "shuffled reference")  # of the calibration
 BOTH = ("response", "other")
+FEWEST = 5  # scores from which an interval is told: fewer seem more certain than they are
 N_SHOWN = 20  # unreadable replies on the page; judge.json lists all
 
 
@@ -131,16 +132,19 @@ def number(value: Score, digits: int = 1) -> str:
 
 
 def shown_mean(part: dict) -> str:
-    """`61.2 [55.9, 66.4]`, or a dash where there is no score."""
-    return "-" if part["mean"] is None else f"{part['mean']:.1f} [{part['low']:.1f}, {part['high']:.1f}]"
+    """`61.2 [55.9, 66.4]`, of a few scores the mean alone, or a dash where there is none."""
+    if part["mean"] is None or part["scored"] < FEWEST:
+        return "-" if part["mean"] is None else f"{part['mean']:.1f}"
+    return f"{part['mean']:.1f} [{part['low']:.1f}, {part['high']:.1f}]"
 
 
 def headline(summary: dict) -> str:
     """The mean in a sentence, and what the judge is worth."""
     if not summary["scored"]:
         return f"None of {summary['n']} replies of {summary['judge']} could be read as a score on {summary['scale']}."
+    interval = "95% bootstrap interval" if summary["scored"] >= FEWEST else "too few scores for an interval"
     text = (f"{summary['judge']} scored {summary['scored']} of {summary['n']} responses on {summary['scale']}: mean "
-            f"{shown_mean(summary)} (95% bootstrap interval).")  # fmt: skip
+            f"{shown_mean(summary)} ({interval}).")  # fmt: skip
     if summary["unreadable"]:
         text += (f" Of the replies {summary['unreadable']} could not be read; counted as 0 they give a mean of "
                  f"{summary['mean_unreadable_as_zero']:.1f}.")  # fmt: skip
