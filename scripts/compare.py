@@ -55,15 +55,18 @@ def compare_run(
 
 
 def find_models(run: Path, names: Sequence[str]) -> dict[str, Path]:
-    """label -> folder, the run first; fetched if need be. Raises ValueError for a model that is named twice."""
-    models = {}
-    for name in [str(run), *names]:
+    """label -> folder, the run first; fetched if need be. Raises ValueError for a model that is named twice.
+
+    A folder is called by its last name alone, unless another model has that name: then all by what was given.
+    """
+    models, given = {}, [str(run), *names]
+    short = [Path(name).resolve().name if Path(name).is_dir() else name for name in given]
+    for name, label in zip(given, short, strict=True):
         fetch_model(name)
         folder = find_folder(name)
         if any(folder.samefile(other) for other in models.values()):
             raise ValueError(f"{name} is named twice: a model is compared with others")
-        label = Path(name).resolve().name if Path(name).is_dir() else name
-        models[label if label not in models else str(folder)] = run if name == str(run) else folder
+        models[label if short.count(label) == 1 else name] = run if name == str(run) else folder
     return models
 
 

@@ -129,5 +129,7 @@ def test_what_the_user_can_mend_is_one_line(
 def test_runs_of_the_same_name_and_a_base_model_are_told_apart(data: Path, tmp_path: Path) -> None:
     one, two = make_run(tmp_path / "a" / "run", data), make_run(tmp_path / "b" / "run", data, weights=1)
     models = compare.find_models(one, [str(two), "gpt2-tiny"])
-    assert list(models) == ["run", str(two), "gpt2-tiny"]
-    assert models["run"] == one
+    assert list(models) == [str(one), str(two), "gpt2-tiny"]
+    assert models[str(one)] == one
+    named = make_run(tmp_path / "gpt2-tiny", data)
+    assert list(compare.find_models(named, [str(two), "gpt2-tiny"])) == [str(named), "run", "gpt2-tiny"]
