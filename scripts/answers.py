@@ -47,6 +47,7 @@ def answer(
     depends = json.dumps([weights_sha256(model), test, shots, template, max_new_tokens])
     path = keep / "answers" / f"{model.resolve().name}-{hashlib.sha256(depends.encode()).hexdigest()[:16]}.json"
     if path.exists():
+        print(f"{label:17} there already: {path}")
         return read_json(path, list)
     responses = respond(
         load_model(model, device), load_tokenizer(), test, template=template, max_new_tokens=max_new_tokens,

@@ -92,6 +92,8 @@ def evaluate_run(
     page = report.run_report(settings, facts, history, metrics, responses)
     write_atomically(out / "report.md", lambda part: part.write_text(page, encoding="utf-8"))
     show(responses, metrics)
+    if n := facts["split_report"]["exact"]:
+        print(f"note       {n} of these prompts stand in the training entries word for word: it may know them by heart")
     print(f"all of it: {out / 'report.md'}")
 
 
