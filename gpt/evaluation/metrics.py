@@ -130,10 +130,12 @@ def nearest_responses(train: Sequence[Entry], test: Sequence[Entry]) -> list[str
     return nearest
 
 
+def floor_answers(train: Sequence[Entry], test: Sequence[Entry]) -> dict[str, list[str]]:
+    """Answers that take no model: one that does not beat them has learned nothing of use."""
+    copied = {"copied_input": [copied_input(entry) for entry in test]}
+    return copied | ({"nearest_training_answer": nearest_responses(train, test)} if train else {})
+
+
 def score_floors(train: Sequence[Entry], test: Sequence[Entry]) -> dict[str, dict[str, dict[str, float]]]:
-    """The metrics of answers that take no model: a model that does not beat them has learned nothing of use."""
     references = [entry["output"] for entry in test]
-    answers = {"copied_input": [copied_input(entry) for entry in test]}
-    if train:
-        answers["nearest_training_answer"] = nearest_responses(train, test)
-    return {name: score_responses(rows, references) for name, rows in answers.items()}
+    return {name: score_responses(texts, references) for name, texts in floor_answers(train, test).items()}

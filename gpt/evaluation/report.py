@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpt.evaluation.constraints import score_format
-from gpt.evaluation.metrics import bootstrap_interval, copied_input, score_each, score_floors
+from gpt.evaluation.metrics import bootstrap_interval, floor_answers, score_each, score_responses
 from gpt.text.entries import Entry
 from gpt.training.run import RunSettings, best_step, tokens_per_second
 
@@ -17,7 +17,7 @@ PREFERENCE = "![Loss, reward margin and reward accuracy by step](preference.png)
 def score_run(test: list[Entry], answers: dict[str, list[str]], train: list[Entry]) -> dict:
     """What metrics.json holds: scores of each model's answers with intervals, floors, checkable demands, kinds."""
     references = [entry["output"] for entry in test]
-    copied = {"copied_input": [copied_input(entry) for entry in test]}
+    floors = floor_answers(train, test)
     values = {name: score_each(texts, references) for name, texts in answers.items()}
     by_kind = {}
     for kind in sorted({entry["kind"] for entry in test if entry.get("kind")}):
@@ -30,8 +30,8 @@ def score_run(test: list[Entry], answers: dict[str, list[str]], train: list[Entr
     return {
         "n": len(test),
         **{name: {m: bootstrap_interval(column) for m, column in columns.items()} for name, columns in values.items()},
-        "floors": score_floors(train, test),
-        "format_followed": {name: score_format(texts, test) for name, texts in (answers | copied).items()},
+        "floors": {name: score_responses(texts, references) for name, texts in floors.items()},
+        "format_followed": {name: score_format(texts, test) for name, texts in (answers | floors).items()},
         "by_kind": by_kind,
     }
 
