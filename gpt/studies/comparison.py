@@ -11,8 +11,8 @@ from itertools import combinations
 import numpy as np
 
 from gpt.evaluation.constraints import format_followed
-from gpt.evaluation.metrics import METRICS, bootstrap_interval, copied_input, nearest_responses
-from gpt.evaluation.report import METRIC_NAMES, quoted, table
+from gpt.evaluation.metrics import METRICS, bootstrap_interval, floor_answers
+from gpt.evaluation.report import METRIC_NAMES, quoted, row_label, table
 from gpt.studies.agreement import Score, is_shown, paired_difference
 from gpt.text.entries import Entry, words
 from gpt.text.tokenizer import load_tokenizer
@@ -53,10 +53,9 @@ def measure(test: Sequence[Entry], rows: Sequence[Row]) -> Measured:
     return {name: [value(entry, row) for entry, row in pairs] for name, value in MEASURES.items()}
 
 
-def floor_answers(train: Sequence[Entry], test: Sequence[Entry]) -> dict[str, list[Row]]:
+def floor_rows(train: Sequence[Entry], test: Sequence[Entry]) -> dict[str, list[Row]]:
     """Answers that take no model, and the references, as rows that nothing stopped."""
-    texts = {"copied input": [copied_input(entry) for entry in test]}
-    texts |= {"nearest training answer": nearest_responses(train, test)} if train else {}
+    texts = {row_label(name): column for name, column in floor_answers(train, test).items()}
     texts["reference"] = [entry["output"] for entry in test]
     return {name: [{"text": text, "stopped_by": None} for text in column] for name, column in texts.items()}
 
@@ -72,7 +71,7 @@ def compare_models(
 ) -> dict[str, object]:
     """What comparison.json holds: every measure of each model and floor, each pair of models, kinds, rows apart."""
     models = {name: measure(test, rows) for name, rows in answers.items()}
-    floors = {name: measure(test, rows) for name, rows in floor_answers(train, test).items()}
+    floors = {name: measure(test, rows) for name, rows in floor_rows(train, test).items()}
     deciding = {name: columns[DECIDING] for name, columns in models.items()}
     kinds: dict[str, list[int]] = {}
     for i, entry in enumerate(test):
