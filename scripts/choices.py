@@ -10,7 +10,7 @@ from gpt.evaluation.chat_client import LOCAL
 from gpt.hardware.processes import local_rank, n_local_processes
 from gpt.model.gpt2 import GPT
 from gpt.speed.decoding import pack_weights
-from gpt.weights.checkpoint import load_model
+from gpt.weights.checkpoint import is_model_folder, load_model
 from gpt.weights.download import download, find_model
 from gpt.weights.sources import BESIDE, OPENAI_NAMES, SOURCES
 from scripts.download import Bars
@@ -56,7 +56,7 @@ def choose_model(name: str | None, device: torch.device) -> tuple[str, str]:
     """The model's name or folder, fetched if need be, and why this one; None stands for the default of the device."""
     if name is not None:
         fetch_model(name)
-        return str(Path(name).resolve()) if is_folder(name) else name, "as asked"
+        return str(Path(name).resolve()) if is_model_folder(Path(name)) else name, "as asked"
     if device.type != "cuda":
         return "gpt2-tiny", "bundled with this repository; on CUDA the default is gpt2-medium"
     try:
@@ -74,15 +74,11 @@ def load_packed(folder: Path, device: torch.device, form: str, is_one: bool = Fa
     return pack_weights(model, form) if form != "float32" or (is_one and device.type == "cpu") else model
 
 
-def is_folder(name: str) -> bool:
-    """Whether a model lies there; a folder that only bears the name of one of the release does not hide it."""
-    return any((Path(name) / file).exists() for file in ("config.json", "hparams.json"))
-
-
 def fetch_model(name: str) -> None:
-    """Download a model of the release that is not in the cache yet, with a bar."""
+    """Download a model of the release that is not in the cache yet, with a bar; a folder that only has its name does
+    not hide it."""
     released = OPENAI_NAMES.get(name, name) in {source.name for source in SOURCES if source.format in BESIDE}
-    if released and not is_folder(name) and find_model(name) is None:
+    if released and not is_model_folder(Path(name)) and find_model(name) is None:
         bars = Bars()
         try:
             download(name, on_progress=bars.show)

@@ -72,10 +72,14 @@ def load_model(name_or_path: str | Path, device: str | torch.device = "cpu", dro
     return _build(config, named, folder).to(device)
 
 
+def is_model_folder(path: Path) -> bool:
+    return (path / "config.json").exists() or (path / "hparams.json").exists()
+
+
 def find_folder(name_or_path: str | Path) -> Path:
     """Where the weights of a name or path lie."""
     path = Path(name_or_path)
-    if (path / "config.json").exists() or (path / "hparams.json").exists():
+    if is_model_folder(path):
         return path
     name = OPENAI_NAMES.get(str(name_or_path), str(name_or_path))
     if name == "gpt2-tiny":
