@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO
 
-from gpt.text.entries import Entry, check_entry, finite, read_records
+from gpt.text.entries import Entry, check_entry, finite, most_unpacked, read_records
 from gpt.text.formats import find_format, record_to_entries
 from gpt.tuning.turns import check_turns
 from gpt.weights.checkpoint import write_atomically
@@ -229,7 +229,7 @@ class _Unpacked(io.RawIOBase):
 
     def __init__(self, path: Path) -> None:
         self.path, self.file = path, gzip.open(path)  # noqa: SIM115 - closed below
-        self.left = max(200 * path.stat().st_size, 2**26)  # bytes; text unpacks to 3 to 20 times its size
+        self.left = most_unpacked(path.stat().st_size)
 
     def readable(self) -> bool:
         return True

@@ -129,11 +129,16 @@ def check_entry(entry: Entry) -> None:
             raise ValueError(f'"{field}" has half a character, {code} at position {position}: a text cut in an emoji')
 
 
+def most_unpacked(n_bytes: int) -> int:
+    """Bytes that a gzip file of this size may unpack to: text takes 3 to 20 times as many."""
+    return max(200 * n_bytes, 2**26)
+
+
 def _read_text(path: Path) -> str:
     data = path.read_bytes()
     if data.startswith(b"\x1f\x8b"):  # gzip, whatever the file is called
         try:
-            most = max(200 * len(data), 2**26)  # bytes; text unpacks to 3 to 20 times its size
+            most = most_unpacked(len(data))
             file = gzip.GzipFile(fileobj=io.BytesIO(data))
             data = b"".join(islice(iter(lambda: file.read(2**20), b""), most // 2**20 + 1))  # in pieces
         except (EOFError, OSError, zlib.error) as error:
