@@ -7,16 +7,16 @@ its base model's answers already.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from gpt.model.generate import respond
+from gpt.model.gpt2 import GPT
 from gpt.text.entries import Entry
 from gpt.text.tokenizer import load_tokenizer
-from gpt.weights.checkpoint import load_model, read_json, write_json
+from gpt.weights.checkpoint import read_json, write_json
 
 BATCH_SIZE = 32  # prompts without shots
 KEPT = ("text", "stopped_by", "n_shots", "is_cut")  # of a Response
@@ -32,25 +32,18 @@ def room_for(test: Sequence[Entry]) -> int:
 
 
 def answer(
-    model: Path,
-    test: Sequence[Entry],
-    template: str,
-    max_new_tokens: int,
-    device: torch.device,
-    *,
-    keep: Path,
-    label: str,
-    shots: Sequence[Entry] = (),
-) -> list[dict]:
+    model: Path, test: Sequence[Entry], template: str, max_new_tokens: int, load: Callable[[], GPT], *, keep: Path,
+    label: str, shots: Sequence[Entry] = (),
+) -> list[dict]:  # fmt: skip
     """Greedy answers of the model in a folder, a row of KEPT for each entry; from `keep`/answers if they are there.
-    label: what the bar says."""
+    load: gives the model, and is not called if its answers are there; label: what the bar says."""
     depends = json.dumps([weights_sha256(model), test, shots, template, max_new_tokens])
     path = keep / "answers" / f"{model.resolve().name}-{hashlib.sha256(depends.encode()).hexdigest()[:16]}.json"
     if path.exists():
         print(f"{label:17} there already: {path}")
         return read_json(path, list)
     responses = respond(
-        load_model(model, device), load_tokenizer(), test, template=template, max_new_tokens=max_new_tokens,
+        load(), load_tokenizer(), test, template=template, max_new_tokens=max_new_tokens,
         shots=shots, batch_size=max(1, BATCH_SIZE // (1 + len(shots))),
     )  # fmt: skip
     bar = tqdm(responses, label, total=len(test), unit="response", dynamic_ncols=True)

@@ -4,6 +4,7 @@ RUN/comparison/ has comparison.md, comparison.html, comparison.json and the pict
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from gpt.studies.comparison import compare_models, comparison_page, floor_senten
 from gpt.studies.page import html_page
 from gpt.text.entries import Entry, load_entries
 from gpt.training.run import load_settings, load_split
-from gpt.weights.checkpoint import find_folder, write_atomically, write_json
+from gpt.weights.checkpoint import find_folder, load_model, write_atomically, write_json
 from scripts.answers import answer, room_for
 from scripts.choices import fetch_model
 
@@ -42,7 +43,15 @@ def compare_run(
             if not data:
                 check_same_test(run, split, folder)
     answers = {
-        label: answer(folder, test, templates[label], max_new_tokens, device, keep=out or run, label=label)
+        label: answer(
+            folder,
+            test,
+            templates[label],
+            max_new_tokens,
+            partial(load_model, folder, device),
+            keep=out or run,
+            label=label,
+        )
         for label, folder in models.items()
     }
     comparison = compare_models(test, answers, split["train"])

@@ -9,7 +9,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from gpt.evaluation.plots import plot_losses, plot_scores, save_figure
 from gpt.text.entries import Entry, load_entries, split_report
 from gpt.training.run import load_settings, load_split
 from gpt.tuning.turns import exchanges
-from gpt.weights.checkpoint import find_folder, read_json, write_atomically, write_json
+from gpt.weights.checkpoint import find_folder, load_model, read_json, write_atomically, write_json
 from scripts.answers import answer, room_for
 from scripts.choices import choose_device
 from scripts.command import make_parser, one_line_errors
@@ -61,11 +61,13 @@ def evaluate_run(
     out.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=out).close()  # a folder that cannot be written to is better known before the work
     base = find_folder(settings.model)
-    ask = partial(answer, test=test, template=template, max_new_tokens=max_new_tokens, device=device, keep=out)
-    answers = {"before": ask(base, label="responses before")}
+    load_base = cache(partial(load_model, base, device))  # once for both of its rows
+    ask = partial(answer, test=test, template=template, max_new_tokens=max_new_tokens, keep=out)
+    answers = {"before": ask(base, load=load_base, label="responses before")}
     if shots:
-        answers["before_few_shot"] = ask(base, label="before, few-shot", shots=shots)
-    answers["after"] = ask(folder, label="responses after ")
+        answers["before_few_shot"] = ask(base, load=load_base, label="before, few-shot", shots=shots)
+    del load_base  # and the model with it
+    answers["after"] = ask(folder, load=partial(load_model, folder, device), label="responses after ")
     responses = [
         entry
         | {FIELDS[name]: rows[i]["text"] for name, rows in answers.items()}
