@@ -17,13 +17,13 @@ from tqdm import tqdm
 
 from gpt.curation.material import make_material
 from gpt.curation.rule_text import Ban, rule_text
-from gpt.evaluation.plots import plot_pretraining, save_figure
+from gpt.evaluation.plots import plot_lines, save_figure
 from gpt.model.gpt2 import GPT
-from gpt.studies.pretrain import Mixture, PretrainConfig, held_out_loss, make_optimizer, pretrain
+from gpt.studies.pretrain import Mixture, PretrainConfig, curve_lines, held_out_loss, make_optimizer, pretrain
 from gpt.text.entries import load_entries
 from gpt.text.tokenizer import END_OF_TEXT, load_tokenizer
 from gpt.weights.checkpoint import SIZES, save_model, write_atomically, write_json
-from scripts.choices import choose_device
+from scripts.choices import choose_device, default_precision
 from scripts.command import add_config_flags, config_from, make_parser, one_line_errors
 from scripts.finetune import ENTRIES
 
@@ -81,10 +81,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_config_flags(
         parser,
         PretrainConfig,
-        ["tokens", "lr", "repeats", "tasks", "tasks_from", "flat_until", "full_softmax_from", "seed"],
+        ["tokens", "lr", "repeats", "tasks", "tasks_from", "flat_until", "full_softmax_from", "precision", "seed"],
     )
     args = parser.parse_args(argv)
-    config, (device, shown) = config_from(args, PretrainConfig), choose_device(getattr(args, "device", "auto"))
+    device, shown = choose_device(getattr(args, "device", "auto"))
+    is_fast = default_precision(device)[0] == "bf16"  # elsewhere its products may take ten times as long
+    config = config_from(args, PretrainConfig, precision="bf16" if is_fast else "float32")
     work = args.out / "last"
     work.mkdir(exist_ok=True, parents=True)
     sources, held_out = load_ids(args.corpus, work), load_ids(args.corpus / "heldout", work)
@@ -102,7 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "curve": curve}
         write_atomically(path, lambda part: torch.save(state, part))
 
-    print(f"corpus   {args.corpus}: {sum(map(len, sources.values())) / 1e6:.1f}M tokens\ndevice   {shown}")
+    print(f"corpus   {args.corpus}: {sum(map(len, sources.values())) / 1e6:.1f}M tokens")
+    print(f"device   {shown}, {config.precision}")
     every = np.concatenate(list(held_out.values()))
     task_row = make_task_row(args.corpus) if config.tasks else None
     asked: list[int] = []
@@ -129,7 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     losses = {name: held_out_loss(model, ids, rows=100) for name, ids in held_out.items()}
     facts = {"tokens": {name: len(ids) for name, ids in sources.items()}, "config": vars(config), "curve": curve}
     write_json(args.out / "pretraining.json", facts | {"held_out": losses})
-    write_atomically(args.out / "curve.png", lambda part: save_figure(plot_pretraining(curve), part))
+    ax = plot_lines(curve_lines(curve), "Pretraining", "million tokens", "nats per token")
+    write_atomically(args.out / "curve.png", lambda part: save_figure(ax, part))
     print(f"{args.out}: held-out loss " + ", ".join(f"{name} {loss:.2f}" for name, loss in losses.items()))
     return 0
 

@@ -79,14 +79,6 @@ def plot_losses(history: Sequence[dict], loss_on: str = "response", ax: Axes | N
     return ax
 
 
-def plot_pretraining(curve: Sequence[dict], ax: Axes | None = None) -> Axes:
-    """Loss on what is read, task-like text and all, and on held-out text, by tokens read."""
-    known = {name: [point for point in curve if point.get(name) is not None] for name in ("held_out", "loss")}
-    lines = {name: ([p["tokens"] / 1e6 for p in points], [p[name] for p in points]) for name, points in known.items()}
-    named = {"read, running mean": lines["loss"], "held-out text": lines["held_out"]}
-    return plot_lines(named, "Pretraining", "million tokens", "nats per token", ax)
-
-
 def plot_scores(
     rows: dict[str, dict[str, dict[str, float]]], metric: str = "rouge_l", strong: Sequence[str] = ("after",),
     ax: Axes | None = None,

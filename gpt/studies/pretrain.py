@@ -8,7 +8,7 @@ with tokens drawn at random, and each logit is corrected by how likely its token
 Letters: N tokens of a batch, C n_embd, K candidates.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gpt.hardware.precision import autocast
 from gpt.model.gpt2 import GPT
 
 
@@ -37,7 +38,12 @@ class PretrainConfig:
     tasks_from: float = 0.25  # fraction of the tokens after which it comes in
     weight_decay: float = 0.1  # on the matrices of the blocks
     clip: float = 1.0  # gradient norm
+    precision: str = "float32"  # of matrix products: float32, or bf16 where the machine has it
     seed: int = 0  # of the data and of the first weights
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("float32", "bf16"):
+            raise ValueError(f"precision {self.precision!r} is not for pretraining: use float32 or bf16")
 
 
 class Mixture:
@@ -140,7 +146,7 @@ def pretrain(
         batch = torch.from_numpy(np.stack(ids).astype(np.int64)).to(model.device)  # (B, T + 1)
         for group in optimizer.param_groups:
             group["lr"] = lr_at(step, config)
-        with torch.autocast(model.device.type, torch.bfloat16):
+        with autocast(model.device, config.precision):
             hidden = model.hidden(batch[:, :-1]).flatten(0, 1)  # (N, C)
             targets = batch[:, 1:].flatten()  # (N,)
             if full:
@@ -169,3 +175,13 @@ def held_out_loss(model: GPT, ids: np.ndarray, length: int = 256, rows: int = 60
         total += F.cross_entropy(model(piece[None, :-1])[0].float(), piece[1:]).item()
     model.train(was_training)
     return total / n
+
+
+def curve_lines(curve: Sequence[dict]) -> dict[str, tuple[list[float], list[float]]]:
+    """Losses by million tokens read, as `plot_lines` takes them: on what is read, task-like text and all, and on
+    held-out text."""
+    lines = {}
+    for name, label in (("loss", "read, running mean"), ("held_out", "held-out text")):
+        known = [point for point in curve if point.get(name) is not None]
+        lines[label] = [point["tokens"] / 1e6 for point in known], [point[name] for point in known]
+    return lines

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 import lzma
 from pathlib import Path
@@ -109,7 +110,20 @@ def test_a_stop_in_the_middle_changes_nothing() -> None:
     assert torch.equal(whole.wte.weight, halves.wte.weight)
 
 
-def test_the_script_makes_a_model_out_of_text_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_products_are_taken_in_the_precision_asked_for() -> None:
+    losses = {}
+    for precision in ("float32", "bf16"):
+        torch.manual_seed(0)
+        model = GPT(SMALL)
+        config = dataclasses.replace(CONFIG, precision=precision)
+        losses[precision] = run(model, config, 0, 5, make_optimizer(model, config))
+    assert losses["float32"] != losses["bf16"]
+    assert losses["bf16"] == pytest.approx(losses["float32"], abs=0.02)
+
+
+def test_the_script_makes_a_model_out_of_text_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     corpus = tmp_path / "corpus"
     (corpus / "heldout").mkdir(parents=True)
     text = "The river is wide.\n\nThe boy sees a boat.\n<|endoftext|>\nThe boat is red.\n<|endoftext|>\n" * 60
@@ -124,5 +138,8 @@ def test_the_script_makes_a_model_out_of_text_files(tmp_path: Path, monkeypatch:
     assert load_model(out).config == small
     facts = json.loads((out / "pretraining.json").read_text())
     assert facts["config"]["tokens"] == 6144 * 4
+    assert facts["config"]["precision"] == "float32"  # no CPU is trusted to be fast in bf16
     assert facts["held_out"]["stories"] < 11
+    assert script.main([*flags, "--precision", "fp16"]) == 2
+    assert "use float32 or bf16" in capsys.readouterr().err
     assert script.main([str(tmp_path), "--out", str(out)]) == 2  # no texts there
