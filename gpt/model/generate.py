@@ -1,8 +1,8 @@
 """Generation: prompts in, new ids out, a batch of prompts of any lengths at a time.
 
-Prompts of about one length are read together (prefill), padded on the right as in training; then each pass adds one id
-to every row (decode), with the KV cache holding all that came before. A row that is finished leaves the batch, and the
-next prompts take the places that have become free.
+Prompts of about one length are read together (prefill), padded on the right as in training, and a beginning that many
+share is read once. Then each pass adds one id to every row (decode), with the KV cache holding all that came before. A
+row that is finished leaves the batch, and the next prompts take the places that have become free.
 
     ids     generate_steps, pass by pass      generate, all at once          both return only new ids, so a response is
     text    stream_response, as it grows      respond, entry by entry        cut out by position, not by searching text
@@ -10,7 +10,9 @@ next prompts take the places that have become free.
 Letters: B batch, V vocab_size.
 """
 
+import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -156,9 +158,9 @@ def generate_steps(
         n_free = batch_size - len(rows)
         if waiting and (not rows or n_free * 4 >= batch_size):  # a pass for each newcomer alone would cost a GPU much
             newcomers, waiting = waiting[:n_free], waiting[n_free:]
-            newcomers.sort(key=lambda row: len(row.window))
-            logits.append(prefill(model, [row.window for row in newcomers], cache))
-            rows += newcomers
+            order, first = prefill(model, [row.window for row in newcomers], cache)
+            logits.append(first)
+            rows += [newcomers[place] for place in order]
         next_ids = sample_next(torch.cat(logits), sampling, [row.generator for row in rows])  # of (B, V)
         steps = [add(row, next_id) for row, next_id in zip(rows, next_ids, strict=True)]
         yield steps
@@ -185,19 +187,36 @@ def check_limits(prompts: Sequence[list[int]], context: int, limits: Sequence[in
         )
 
 
-def prefill(model: GPT, prompts: Sequence[list[int]], cache: KVCache, at_once: int = 8) -> Tensor:
-    """Read the prompts into new rows of the cache, some in each pass, and return the logits after each: (B, V). Sorted
-    ones are read faster: a pass is padded to its longest, and a few prompts have tokens enough for any machine."""
-    logits = []
-    for start in range(0, len(prompts), at_once):
-        group = [torch.tensor(prompt) for prompt in prompts[start : start + at_once]]
-        lengths = [len(prompt) for prompt in group]
-        part = KVCache(model.config, len(group), cache.max_length, like=model.wte.weight)
-        hidden = model.hidden(pad_sequence(group, batch_first=True).to(model.device), part)  # (B, T, C)
-        part.advance(lengths)
-        cache.add(part)
-        logits.append(model.logits(hidden[range(len(group)), [n - 1 for n in lengths]]))
-    return torch.cat(logits)
+def prefill(model: GPT, prompts: Sequence[list[int]], cache: KVCache, at_once: int = 16) -> tuple[list[int], Tensor]:
+    """Read the prompts into new rows of the cache, some in each pass. Returns in which order they stand there, and the
+    logits after each: (B, V).
+
+    A pass is padded to its longest prompt, so those of about one length are read together: a few have tokens enough for
+    any machine. Where four or more begin alike, as by one template or examples, what they share is read once for all.
+    """
+    n_alike = Counter(tuple(prompt[:16]) for prompt in prompts)
+    starts = [start if n_alike[start := tuple(prompt[:16])] >= 4 else () for prompt in prompts]
+    order, logits = sorted(range(len(prompts)), key=lambda i: (starts[i], len(prompts[i]))), []
+    for start, places in itertools.groupby(order, starts.__getitem__):
+        alike = [prompts[i] for i in places]
+        shared = common_beginning(alike)[: len(alike[0]) - 1] if start else []  # each keeps an id to be read
+        read = KVCache(model.config, 1, cache.max_length, like=model.wte.weight)
+        if shared:
+            model.hidden(torch.tensor([shared], device=model.device), read)
+            read.advance(len(shared))
+        for first in range(0, len(alike), at_once):
+            rest = [torch.tensor(prompt[len(shared) :]) for prompt in alike[first : first + at_once]]
+            lengths, part = [len(ids) for ids in rest], read.repeated(len(rest))
+            hidden = model.hidden(pad_sequence(rest, batch_first=True).to(model.device), part)  # (B, T, C)
+            part.advance(lengths)
+            cache.add(part)
+            logits.append(model.logits(hidden[range(len(rest)), [n - 1 for n in lengths]]))
+    return order, torch.cat(logits)
+
+
+def common_beginning(prompts: Sequence[list[int]]) -> list[int]:
+    first, last = min(prompts), max(prompts)  # what these two share, all have that stand between them
+    return [a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))]
 
 
 def read_on(model: GPT, newest: list[int], cache: KVCache) -> Tensor:

@@ -9,6 +9,7 @@ Letters: B batch, T new tokens, S tokens seen (old and new), C n_embd, H n_head,
 Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,6 +94,13 @@ class KVCache:
                 stored[:, places, :, : self.longest] = stored[:, [rows[place] for place in places], :, : self.longest]
         self.lengths = self.lengths[rows]
         self.longest = int(self.lengths.max()) if rows else 0
+
+    def repeated(self, n: int) -> "KVCache":
+        """A cache of n rows that go on from what the one row of this has read."""
+        rows = copy.copy(self)
+        rows.keys, rows.values = (stored.repeat(1, n, 1, 1, 1) for stored in (self.keys, self.values))
+        rows.lengths = self.lengths.repeat(n)
+        return rows
 
     def add(self, other: "KVCache") -> None:
         """Let the rows of another cache follow those of this one."""

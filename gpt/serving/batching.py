@@ -82,10 +82,10 @@ class Batch:
         if self.cache is None:
             config = self.model.config
             self.cache = KVCache(config, 0, config.context_length, like=self.model.wte.weight)
-        logits = prefill(self.model, [job.prompt for job in newcomers], self.cache)
+        order, logits = prefill(self.model, [job.prompt for job in newcomers], self.cache)
         for job in newcomers:
             job.generator = torch.Generator(self.model.device).manual_seed(job.sampling.seed)
-        self.jobs += newcomers
+        self.jobs += [newcomers[place] for place in order]
         return logits
 
     def give(self, job: Job, next_id: int) -> None:

@@ -43,6 +43,44 @@ def test_a_ragged_batch_equals_one_by_one_ids_for_ids(model: GPT) -> None:
     assert len({tuple(g.ids) for g in together}) >= 3  # the rows do differ
 
 
+def first_logits(model: GPT, rows: list[list[int]]) -> torch.Tensor:
+    """What `prefill` gives after each row, in the order of the rows."""
+    order, logits = prefill(model, rows, KVCache(model.config, 0, 64, like=model.wte.weight))
+    return logits[torch.tensor(order).argsort()]
+
+
+@torch.no_grad()
+def test_what_rows_begin_with_is_read_once(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = list(range(100, 130))
+    rows = [*([*start, *row] for row in ROWS), start, [7, 8, 9]]  # of one nothing but the beginning is asked
+    right = torch.stack([model(torch.tensor([row]))[0, -1] for row in rows])
+    expected, read, hidden = [slow_greedy(model, row, 6) for row in rows], [], GPT.hidden
+
+    def seen(self: GPT, inputs: torch.Tensor, cache: KVCache | None = None) -> torch.Tensor:
+        read.append(tuple(inputs.shape))
+        return hidden(self, inputs, cache)
+
+    monkeypatch.setattr(GPT, "hidden", seen)
+    assert [g.ids for g in generate(model, rows, max_new_tokens=6)] == expected
+    assert read[:3] == [(1, 3), (1, 29), (5, 7)]  # 67 tokens, pads and all, in place of 166
+    torch.testing.assert_close(first_logits(model, rows), right, rtol=1e-4, atol=1e-4)
+    common_beginning = module.common_beginning
+    monkeypatch.setattr(module, "common_beginning", lambda alike: common_beginning(alike)[::-1])  # the wrong variant
+    wrong = (first_logits(model, rows) - right).abs().amax(-1)
+    assert wrong[:-1].min() > 1e-2
+    assert wrong[-1] < 1e-4
+
+
+def test_three_that_begin_alike_are_read_as_they_are(model: GPT) -> None:
+    """A pass of its own for the beginning would cost more than it saves."""
+    rows = [[*range(100, 130), i] for i in range(3)]
+    cache = KVCache(model.config, 0, 64, like=model.wte.weight)
+    order, logits = prefill(model, rows, cache)
+    assert order == [0, 1, 2]
+    assert torch.equal(logits.argmax(-1), model(torch.tensor(rows))[:, -1].argmax(-1))
+    assert cache.lengths.tolist() == [31] * 3
+
+
 def test_left_pads_without_a_mask_would_change_the_short_rows(model: GPT) -> None:
     longest = max(map(len, ROWS))
     padded = torch.tensor([[EOT] * (longest - len(row)) + row for row in ROWS])
