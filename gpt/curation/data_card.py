@@ -111,7 +111,9 @@ def data_card(
         parts += [
             "## What the set holds",
             f"Counted on {of}; kind and difficulty are told by rules, so they say where the weight lies and no more.",
+            "### How hard they are",
             table(["difficulty", "entries", "share"], [[x, f"{levels[x]:,}", f"{levels[x] / n:.1%}"] for x in LEVELS]),
+            "### What they ask for",
             table(
                 ["kind", "entries", "share"], [[x, f"{kinds[x]:,}", f"{kinds[x] / n:.1%}"] for x in known if kinds[x]]
             ),
