@@ -59,7 +59,8 @@ def write_rows(path: Path, n_rows: int, n_tokens: int) -> str:
 
 
 def write_prompts(path: Path, n: int, length: int) -> str:
-    write_json(path, {"entries": [], "batch_size": 1, "prompts": [[*range(length)]] * n, "limits": [N_NEW] * n})
+    prompts = [[number, *range(1, length)] for number in range(n)]  # what several begin with would be read once
+    write_json(path, {"entries": [], "batch_size": 1, "prompts": prompts, "limits": [N_NEW] * n})
     return str(path)
 
 

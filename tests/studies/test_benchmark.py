@@ -368,9 +368,11 @@ def test_cuda_quick(tmp_path: Path) -> None:
     assert "times as fast" in results_page(report)
 
 
-def test_rows_of_a_batch_share_no_more_than_the_templates_words(tmp_path: Path) -> None:
+def test_rows_share_no_more_than_the_templates_words_and_prompts_nothing(tmp_path: Path) -> None:
     """The wrong variant has one row again and again, which is computed once."""
     texts = [growth.entry_of(64, number)["instruction"] for number in range(32)]
     assert len({text[0:2] for text in texts}) == 32
     data = json.loads(Path(growth.write_rows(tmp_path / "rows.json", 32, 64)).read_text())
     assert [entry["instruction"] for entry in data["entries"]] == texts
+    prompts = json.loads(Path(growth.write_prompts(tmp_path / "prompts.json", 64, 64)).read_text())["prompts"]
+    assert {len(prompt) for prompt in prompts} == {64} and len({prompt[0] for prompt in prompts}) == 64
