@@ -406,6 +406,18 @@ def test_fp16_on_cuda_stays_near_float32(dataset: InstructionDataset) -> None:
     assert losses["fp16"] == pytest.approx(losses["float32"], rel=0.02)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("bf16", 0.02)])
+def test_losses_on_cuda_are_the_cpus(dataset: InstructionDataset, precision: str, tolerance: float) -> None:
+    losses = {}
+    for device, products in (("cpu", "float32"), ("cuda", precision)):
+        config = TrainConfig(epochs=2, batch_size=8, lr=1e-3, dropout=0.0, precision=products)
+        reports = run(tiny(0.0).to(device), dataset, config, 10**6)[1]
+        losses[device] = [report.loss for report in reports if report.loss is not None]
+    assert len(losses["cpu"]) > 8
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=tolerance)
+
+
 def test_an_overflow_leaves_the_step_out_and_halves_the_scale(dataset: InstructionDataset) -> None:
     model, config = tiny(0.0), TrainConfig(epochs=5, batch_size=8, lr=1e-2, dropout=0.0, precision="fp16")
     scaler, optimizer = torch.amp.GradScaler("cpu", init_scale=2.0**21), make_optimizer(model, config)
