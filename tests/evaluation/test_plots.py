@@ -10,7 +10,6 @@ from gpt.evaluation.plots import (
     plot_agreement,
     plot_losses,
     plot_paired_differences,
-    plot_pretraining,
     plot_score_histograms,
     plot_scores,
     plot_spans,
@@ -40,12 +39,6 @@ def test_the_loss_curve_shows_training_and_three_validation_losses() -> None:
 def test_a_run_that_has_only_begun_can_be_drawn() -> None:
     plt.close(plot_losses(HISTORY[:1]).figure)
     plt.close(plot_losses([]).figure)
-
-
-def test_the_pretraining_curve_takes_points_without_a_held_out_loss() -> None:
-    ax = plot_pretraining([{"tokens": 1e6, "loss": 5.0}, {"tokens": 2e6, "loss": 4.0, "held_out": 4.5}])
-    assert [list(line.get_xdata()) for line in ax.get_lines()] == [[1, 2], [2]]
-    plt.close(ax.figure)
 
 
 def test_scores_are_bars_with_their_intervals() -> None:

@@ -10,7 +10,15 @@ import torch
 import torch.nn.functional as F
 
 from gpt.model.gpt2 import GPT, GPTConfig
-from gpt.studies.pretrain import Mixture, PretrainConfig, lr_at, make_optimizer, pretrain, sampled_softmax_loss
+from gpt.studies.pretrain import (
+    Mixture,
+    PretrainConfig,
+    curve_lines,
+    lr_at,
+    make_optimizer,
+    pretrain,
+    sampled_softmax_loss,
+)
 from gpt.weights.checkpoint import load_model
 from scripts import pretrain as script
 
@@ -108,6 +116,11 @@ def test_a_stop_in_the_middle_changes_nothing() -> None:
     torch.rand(7)
     assert straight == first + run(halves, CONFIG, 6, 11, optimizer)
     assert torch.equal(whole.wte.weight, halves.wte.weight)
+
+
+def test_the_curve_takes_points_without_a_held_out_loss() -> None:
+    lines = curve_lines([{"tokens": 1e6, "loss": 5.0}, {"tokens": 2e6, "loss": 4.0, "held_out": 4.5}])
+    assert lines == {"read, running mean": ([1.0, 2.0], [5.0, 4.0]), "held-out text": ([2.0], [4.5])}
 
 
 def test_the_products_are_taken_in_the_precision_asked_for() -> None:
