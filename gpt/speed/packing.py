@@ -17,7 +17,6 @@ Letters: B rows, T the longest of them, N nodes, M predictions (a node and a tar
 """
 
 from collections.abc import Sequence
-from itertools import takewhile
 from typing import NamedTuple
 
 import torch
@@ -25,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from gpt.model.generate import common_beginning
 from gpt.model.gpt2 import GPT, Block, CausalSelfAttention, attend
 from gpt.text.dataset import FIRST_KIND, Example, Kind
 
@@ -59,7 +59,7 @@ def pack(examples: Sequence[Example], loss_on: str = "response") -> Packed:
     pairs, kinds = [], []  # of each target of each row: the prediction it belongs to, and its kind
     above, nodes, made = [], [], []  # the row before: its ids, its nodes, its predictions
     for b, (row, row_kinds) in enumerate(ordered):
-        n_same = sum(1 for _ in takewhile(lambda two: two[0] == two[1], zip(above, row, strict=False)))
+        n_same = len(common_beginning([above, row]))
         n_old = min(n_same, len(nodes), len(row) - 1)  # the last id of a row is predicted and never read
         nodes = nodes[:n_old] + list(range(len(ids), len(ids) + len(row) - 1 - n_old))
         ids += row[n_old:-1]
