@@ -37,6 +37,7 @@ import hypothesis
 import pytest
 from tqdm import tqdm
 
+IN_CI = "not slow and not gpu and not network"  # the tests that may notice
 TESTS = {  # what a module's mutants have to get past, the quickest and nearest first
     "gpt/text/dataset.py": ["tests/text/test_dataset.py"],
     "gpt/text/prompts.py": ["tests/text/test_prompts.py", "tests/text/test_dataset.py"],
@@ -217,7 +218,12 @@ def run_tests(loader: Replaced, tests: Sequence[str], folder: Path) -> int:
     sys.meta_path.insert(0, loader)
     hypothesis.settings.register_profile("mutants", database=None, derandomize=True, deadline=None)
     hypothesis.settings.load_profile("mutants")
-    options = ["-x", "-q", "-n0", "-p", "no:cacheprovider", "--assert=plain", "--tb=no", f"--basetemp={folder}/pytest"]
+    options = [
+        "-m",
+        IN_CI,
+        *"-x -q -n0 -p no:cacheprovider --assert=plain --tb=no".split(),
+        f"--basetemp={folder}/pytest",
+    ]
     code = int(pytest.main([*options, *tests], plugins=[QuickestFirst(folder / "seconds.json")]))
     return code if code or loader.is_used else MODULE_NOT_USED
 

@@ -125,6 +125,7 @@ def test_a_bad_row_can_be_left_out_and_is_kept_with_its_reason(tmp_path: Path, k
     assert row["record"] == ROWS[kind][0].decode().split("\n")[1]
 
 
+@pytest.mark.long
 def test_a_small_file_cannot_unpack_to_any_size(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = tmp_path / "some.json.gz"
     path.write_bytes(gzip.compress(bytes(100 * 2**20), 1))
@@ -163,6 +164,7 @@ def mixed(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_skip_bad_trains_on_the_rest_and_keeps_the_rejected(
     tmp_path: Path, mixed: Path, capsys: pytest.CaptureFixture
 ) -> None:

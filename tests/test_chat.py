@@ -250,6 +250,7 @@ class Terminal:
         raise NotSeen("Ctrl-C does nothing")
 
 
+@pytest.mark.long
 def test_a_chat_in_a_terminal() -> None:
     pty = pytest.importorskip("pty", reason="Windows has no pseudo-terminals")
     ours, theirs = pty.openpty()

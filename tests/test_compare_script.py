@@ -53,6 +53,7 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return calls
 
 
+@pytest.mark.long
 def test_a_comparison_is_written_and_told_in_a_sentence(
     runs: tuple[Path, Path], data: Path, generated: list, capsys: pytest.CaptureFixture
 ) -> None:
@@ -75,6 +76,7 @@ def test_a_comparison_is_written_and_told_in_a_sentence(
     assert not (two / "comparison").exists()
 
 
+@pytest.mark.long
 def test_the_same_comparison_is_not_generated_twice(runs: tuple[Path, Path], data: Path, generated: list) -> None:
     one, two = runs
     argv = [str(one), "--compare", str(two), *FAST]
@@ -90,6 +92,7 @@ def test_the_same_comparison_is_not_generated_twice(runs: tuple[Path, Path], dat
     assert len(generated) == 5
 
 
+@pytest.mark.long
 def test_a_run_with_other_test_entries_is_refused(
     runs: tuple[Path, Path], data: Path, tmp_path: Path, generated: list, capsys: pytest.CaptureFixture
 ) -> None:
@@ -114,6 +117,7 @@ WRONG = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", WRONG)
 def test_what_the_user_can_mend_is_one_line(
     case: str, runs: tuple[Path, Path], generated: list, capsys: pytest.CaptureFixture

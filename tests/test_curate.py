@@ -4,6 +4,7 @@ import io
 import json
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from gpt.text.entries import load_entries, read_entries
 from scripts import curate
 from tests.judge_server import serving, status
 
-for module in ("ftfy", "better_profanity", "datasketch", "presidio_analyzer", "sklearn"):
-    pytest.importorskip(module, reason="pip install -e '.[curate]'")
+EXTRA = ("ftfy", "better_profanity", "datasketch", "presidio_analyzer", "sklearn")
+# importorskip would import them, in every worker, which takes seconds
+pytestmark = pytest.mark.skipif(not all(map(find_spec, EXTRA)), reason="pip install -e '.[curate]'")
 ROOT = Path(__file__).parents[1]
 LONG = "A river carries water from the hills to the sea, and on its way it turns the wheels of many old mills."
 RAW = [
@@ -70,6 +72,7 @@ def test_the_pipeline_keeps_what_is_sound_and_explains_every_other_row(
     assert html.count("data:image/png") >= 3 and "near-duplicate" in html
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "rows",
     [[], [{"instruction": "Name a tree.", "output": ""}], [RAW[3], {**RAW[3], "id": "\ud83d"}, {"\ud83d": "| \ud83d"}]],
@@ -148,6 +151,7 @@ def test_a_test_set_is_not_overwritten_by_what_is_kept_apart_from_it(
         held_out.unlink()
 
 
+@pytest.mark.long
 def test_balance_meets_the_mix_and_says_so_of_each_row_that_goes(tmp_path: Path) -> None:
     source, out = ROOT / "data" / "instructions.json", tmp_path / "mixed.jsonl"
     assert run("balance", "--in", source, "--out", out, "--by", "kind", "--size", 300) == 0
@@ -185,6 +189,7 @@ def test_kinds_are_asked_for_side_by_side_kept_and_what_rules_had_to_tell_is_cou
         assert len(server.asked) < n_asked + 1 + 40 and "400" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_balance_by_cluster_levels_what_entries_are_about(tmp_path: Path) -> None:
     source, out = ROOT / "data" / "instructions.json", tmp_path / "spread.jsonl"
     assert run("balance", "--in", source, "--out", out, "--by", "cluster", "--clusters", 8, "--size", 200) == 0

@@ -261,6 +261,7 @@ def test_a_file_that_another_program_wrote_is_not_written_over(
     assert main(argv) == 0 == main(argv)
 
 
+@pytest.mark.long
 def test_the_ending_of_out_says_what_is_written(
     server: Server, tmp_path: Path, instructions: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -319,6 +320,7 @@ def test_prices_are_checked(
 # ---- what goes wrong ----
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reply", ["", "I'm sorry, but I can't help with that.", '{"answer": [', "<think>Hm"])
 @pytest.mark.parametrize("command", ["self-instruct", "evolve", "documents", "answers", "augment"])
 def test_a_teacher_of_no_use_makes_nothing_and_every_drop_is_explained(
@@ -363,6 +365,7 @@ def test_a_dead_server_is_given_up_on(server: Server, tmp_path: Path, instructio
 # ---- killed and stopped ----
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", [pytest.param("answers", marks=pytest.mark.slow), "self-instruct"])
 def test_killed_it_goes_on_and_ends_with_the_same_entries(
     server: Server, tmp_path: Path, instructions: Path, command: str

@@ -61,6 +61,7 @@ def test_entries_are_clean(entries: list[Entry]) -> None:
         assert "###" not in str(entry)
 
 
+@pytest.mark.long
 def test_the_default_split_leaks_nothing(entries: list[Entry]) -> None:
     train, val, test = split_entries(entries)
     assert (len(train), len(val), len(test)) == (4149, 243, 487)

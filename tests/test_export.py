@@ -22,6 +22,7 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_run_leaves_with_its_own_template_and_a_modelfile(run: Path, capsys: pytest.CaptureFixture) -> None:
     path = run.parent / "out" / "m.gguf"
     assert export.main([str(run), "--gguf", str(path), "--type", "q8_0"]) == 0

@@ -64,6 +64,7 @@ def scored(run: Path) -> Path:
 # ---- evaluate ----
 
 
+@pytest.mark.long
 def test_the_few_shot_row_stands_in_every_place(scored: Path, capsys: pytest.CaptureFixture) -> None:
     metrics, report = read(scored / "metrics.json"), (scored / "report.md").read_text(encoding="utf-8")
     for name, score in metrics["before_few_shot"].items():
@@ -109,6 +110,7 @@ def test_a_test_entry_and_an_entry_without_a_response_are_never_shots(
         evaluate.draw_shots(train, tested, -1, seed=7)
 
 
+@pytest.mark.long
 def test_k_0_turns_the_few_shot_row_off_and_changes_nothing_else(run: Path, scored: Path, tmp_path: Path) -> None:
     assert evaluate.main([str(run), "--out", str(tmp_path), "-k", "0", *SHORT]) == 0
     with_row, without = read(scored / "metrics.json"), read(tmp_path / "metrics.json")
@@ -119,6 +121,7 @@ def test_k_0_turns_the_few_shot_row_off_and_changes_nothing_else(run: Path, scor
     assert "few-shot" not in (tmp_path / "report.md").read_text(encoding="utf-8").lower()
 
 
+@pytest.mark.long
 def test_a_stopped_evaluation_goes_on_with_the_next_model_and_a_comparison_finds_its_answers(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ def kept(reader: str) -> list[bytes]:
     return [path.read_bytes() for path in sorted((KEPT / reader).iterdir())]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reader", READERS)
 def test_every_kept_input_is_a_value_or_our_error(reader: str, tmp_path: Path) -> None:
     inputs = kept(reader) + READERS[reader][1]()

@@ -127,6 +127,7 @@ def test_the_trunk_can_be_read_in_an_evening() -> None:
     assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in trunk) < 4320
 
 
+@pytest.mark.long
 def test_a_model_is_there_without_waiting_for_what_it_does_not_need() -> None:
     """NLTK (behind ROUGE-L) and PyTorch's compiler take longer to import than everything else together."""
     slow = ["nltk", "torch._dynamo", "matplotlib", "transformers"]

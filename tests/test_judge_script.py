@@ -143,6 +143,7 @@ def test_two_judges_of_one_run_are_compared(run: Path, server: Server) -> None:
 # ---- two runs ----
 
 
+@pytest.mark.long
 def test_two_runs_are_compared_on_their_common_rows_in_both_orders(
     drawn: Path, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -259,6 +260,7 @@ def test_the_key_comes_from_the_environment_and_is_written_nowhere(
 # ---- killed and stopped ----
 
 
+@pytest.mark.long
 def test_a_killed_judge_asks_only_what_is_missing(run: Path, server: Server, tmp_path: Path) -> None:
     """SIGKILL lets nothing be tidied up: what counts is in the file already. The cache is emptied in between."""
     reached, go_on = threading.Event(), threading.Event()

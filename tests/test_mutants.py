@@ -71,6 +71,7 @@ def test_statements_are_left_out_and_texts_stay_as_they_are() -> None:
     assert not [before for before, _ in found if before in ("'A toy.'", "'more than 10'")]
 
 
+@pytest.mark.long
 def test_the_obvious_mutants_are_killed_and_one_that_changes_nothing_lives(folder: Path) -> None:
     done = run(folder, "--out", "found.jsonl")
     assert done.returncode == 0, done.stderr
@@ -97,6 +98,7 @@ def test_a_mutant_that_hangs_is_killed(folder: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_tests_that_fail_anyway_or_never_import_the_module_can_kill_nothing(folder: Path) -> None:
     (folder / "test_toy.py").write_text("def test_nothing():\n    assert True\n")
     done = run(folder)

@@ -67,6 +67,7 @@ def run(path: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> int:
     return run_notebooks.main(flags)
 
 
+@pytest.mark.long
 def test_a_chapter_is_executed_written_and_then_up_to_date(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -485,6 +486,7 @@ def run_cells(path: Path, namespace: dict[str, object]) -> str:
     raise ValueError(f"{path.stem} has no check cell")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "path",
     [pytest.param(p, id=p.stem, marks=[] if p.stem in QUICK else [pytest.mark.slow]) for p in CHAPTERS],

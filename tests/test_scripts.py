@@ -56,6 +56,7 @@ def read(path: Path) -> object:
 # ---- the run folder ----
 
 
+@pytest.mark.long
 def test_the_run_folder_holds_everything(finished: Path, data: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert names == {
@@ -120,6 +121,7 @@ def test_the_report_shows_settings_losses_scores_counts_and_examples(finished: P
 # ---- stopping and going on ----
 
 
+@pytest.mark.long
 def test_ctrl_c_saves_and_resume_ends_at_the_same_weights(
     finished: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -161,6 +163,7 @@ def test_a_run_whose_entries_have_changed_is_not_resumed(
     assert "has changed since the run began" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_the_run_may_be_the_folder_one_stands_in(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -185,6 +188,7 @@ WRONG = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", WRONG)
 def test_what_the_user_can_mend_is_one_line_and_exit_code_2(
     case: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -207,6 +211,7 @@ def test_a_run_that_another_process_works_on_is_left_alone(finished: Path, capsy
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
@@ -233,6 +238,7 @@ def test_ctrl_c_while_modules_are_imported_is_no_traceback() -> None:
     assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "stopped\n")
 
 
+@pytest.mark.long
 def test_beside_a_clone_that_is_called_gpt_the_library_is_found(tmp_path: Path) -> None:
     (tmp_path / "gpt").mkdir()  # without __init__.py: for Python an empty namespace, if nothing better comes
     command = [sys.executable, "-c", "import gpt; print(gpt.load_model)"]
@@ -302,6 +308,7 @@ def test_respond_answers_from_a_run_with_the_runs_template(finished: Path, capsy
     assert capsys.readouterr().out != first
 
 
+@pytest.mark.long
 def test_evaluate_scores_a_run_on_other_entries(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = tmp_path / "other.jsonl"
     path.write_text("\n".join(json.dumps(e) for e in load_entries(finetune.ENTRIES)[3:300:60]))
@@ -313,6 +320,7 @@ def test_evaluate_scores_a_run_on_other_entries(finished: Path, tmp_path: Path, 
     assert "ROUGE-L" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_the_tour_walks_through_every_station(capsys: pytest.CaptureFixture) -> None:
     assert tour.main([]) == 0
     shown = capsys.readouterr().out
@@ -348,6 +356,7 @@ def without_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finetune, "evaluate_run", lambda folder, device: None)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("without_answers")
 def test_patience_is_said_and_written_down(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     flags = ["--data", str(data), "--out", str(tmp_path / "run"), "--device", "cpu", "--batch-size", "16"]
@@ -439,6 +448,7 @@ def repeated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.long
 def test_the_recipe_trains_with_the_published_settings(repeated: Path) -> None:
     training = read(repeated / "training.json")
     assert (training["recipe"], training["untie"], training["split"], training["template"]) == (
@@ -456,6 +466,7 @@ def test_the_recipe_trains_with_the_published_settings(repeated: Path) -> None:
     assert read(repeated / "config.json")["tie_word_embeddings"] is False
 
 
+@pytest.mark.long
 def test_the_recipe_compares_with_the_published_log_and_says_when_it_does_not_apply(repeated: Path) -> None:
     found = read(repeated / "recipe.json")
     assert found["verdict"] == (

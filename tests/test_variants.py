@@ -35,6 +35,7 @@ def without_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finetune, "evaluate_run", lambda folder, device: None)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("without_answers")
 def test_lora_is_said_counted_and_saved(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = tmp_path / "run"
@@ -56,6 +57,7 @@ def test_lora_is_said_counted_and_saved(data: Path, tmp_path: Path, capsys: pyte
         assert not torch.allclose(run(ids), load_model("gpt2-tiny")(ids), atol=1e-3)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("without_answers")
 def test_freezing_is_said_and_counted_and_a_plain_run_says_nothing(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
@@ -131,6 +133,7 @@ def test_three_ways_are_run_compared_and_not_run_again(
     assert "these runs differ in model" in capfd.readouterr().err
 
 
+@pytest.mark.long
 def test_a_way_that_fails_ends_the_comparison_with_one_line(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     assert variants.main(["--out", str(tmp_path), "--data", "nowhere.json"]) == 2
     said = capfd.readouterr().err.splitlines()

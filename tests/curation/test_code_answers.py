@@ -92,6 +92,7 @@ def test_code_that_ends_is_told_from_code_that_fails() -> None:
     assert run_code("1 / 0") == "failed: ZeroDivisionError: division by zero"
 
 
+@pytest.mark.long
 def test_time_is_limited_waiting_and_working() -> None:
     start = time.monotonic()
     assert run_code("while True:\n    pass", seconds=1) == "took more than 1 seconds"

@@ -1,6 +1,7 @@
 """The data card: every stage with its numbers, reasons and samples, as Markdown and as a page that needs nothing."""
 
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -12,7 +13,8 @@ from gpt.evaluation.plots import save_figure
 from gpt.studies.page import html_page
 from gpt.text.entries import load_entries
 
-pytest.importorskip("sklearn", reason="pip install -e '.[curate]'")
+# importorskip would import it, in every worker, which takes seconds
+pytestmark = pytest.mark.skipif(not find_spec("sklearn"), reason="pip install -e '.[curate]'")
 ROOT = Path(__file__).parents[2]
 EVIL = {"instruction": "<script>alert(1)</script> | ``` **bold**", "input": "", "output": "x" * 2000}
 REPORTS = [
@@ -28,6 +30,7 @@ def test_the_table_adds_up() -> None:
     assert rows[2] == ["all", "", "1,010", "510", "3", "500"]
 
 
+@pytest.mark.long
 def test_the_card_shows_reasons_samples_and_what_the_set_holds(tmp_path: Path) -> None:
     entries = load_entries(ROOT / "data" / "instructions.json")[:500]
     figures = card_figures(entries, REPORTS)

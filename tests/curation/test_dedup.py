@@ -79,6 +79,7 @@ def check_against_brute_force(texts: list[str], threshold: float) -> None:
     assert len(found) >= 0.99 * len(true), f"recall {len(found) / len(true):.4f}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("threshold", [0.6, 0.8])
 def test_all_pairs_above_the_threshold_are_found_and_no_other(threshold: float) -> None:
     texts = [dedup_text(e) for e in load_entries(ROOT / "data" / "instructions.json")][::4]
@@ -105,6 +106,7 @@ def asked_about(texts: list[str], n: int, seed: int) -> list[Entry]:
     return rows
 
 
+@pytest.mark.long
 def test_questions_about_one_long_text_against_brute_force() -> None:
     texts = [dedup_text(e) for e in load_entries(ROOT / "data" / "instructions.json")]
     rows = asked_about([text for text in texts if 40 < len(text) < 80], 600, seed=6)

@@ -48,6 +48,7 @@ FLOORS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part, name", FLOORS)
 def test_sound_rows_of_public_sets_pass_and_most_faults_are_found(part: str, name: str) -> None:
     assert len(ROWS) == 354 and sum(bool(row["labels"]) for row in ROWS) == 45
@@ -272,6 +273,7 @@ def test_short_texts_have_no_language_but_their_script() -> None:
     assert [guess_language(text) for text in ("Hamburg", "", "河流很长", "ありがとう")] == [None, None, "zh", "ja"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "unit", ["a ", "(", "[", "{{", "1 2-3.", "\n", "抱歉我", "as an ", "sorry ", "the following ", "f*", "```"]
 )

@@ -79,6 +79,7 @@ def test_made_problems_differ_and_have_results_that_fit() -> None:
     assert result_of(first) == a * b - c
 
 
+@pytest.mark.long
 def test_more_problems_than_there_are_is_an_error() -> None:
     assert len({p["instruction"] for p in make_problems(13_600)}) == 13_600
     with pytest.raises(ValueError, match="only 13603 different problems"):

@@ -1,6 +1,7 @@
 """Personal data: found by pattern, replaced everywhere, without asking anyone on the network."""
 
 import socket
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from gpt.curation.personal_data import (
 )
 from gpt.text.entries import load_entries
 
-pytest.importorskip("presidio_analyzer", reason="pip install -e '.[curate]'")
+# importorskip would import it, in every worker, which takes seconds
+pytestmark = pytest.mark.skipif(not find_spec("presidio_analyzer"), reason="pip install -e '.[curate]'")
 ROOT = Path(__file__).parents[2]
 CASES = {
     "Write to ada.b@mail.example.org today.": "Write to <EMAIL_ADDRESS> today.",

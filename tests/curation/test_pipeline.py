@@ -202,6 +202,7 @@ def test_a_damaged_gzip_file_is_said(tmp_path: Path) -> None:
     assert "Error -3" in seen, seen  # of zlib, which was a traceback
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.json.gz"])
 def test_a_gzip_bomb_is_said_before_it_fills_the_memory(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(gzip.compress(b"[" + b" " * 2**27, 1))

@@ -176,6 +176,7 @@ def test_a_short_instruction_is_banned_as_a_whole():
     assert not ban.is_banned("strike the noun")
 
 
+@pytest.mark.long
 def test_no_text_holds_what_a_test_entry_holds_and_without_the_ban_it_would(material):
     secret = [{"instruction": "Copy it.", "input": s, "output": s} for s in material.sentences[:300]]
     wording = {"instruction": "Keep the opening sentence, drop the others", "input": "", "output": "x"}
@@ -189,6 +190,7 @@ def test_no_text_holds_what_a_test_entry_holds_and_without_the_ban_it_would(mate
     assert leaks["banned"] == 0
 
 
+@pytest.mark.long
 def test_no_item_has_an_answer_of_a_test_entry_and_without_the_ban_it_would(material):
     pairs = set(material.plurals[:250])
     ban = Ban({"instruction": f"Many of {one}?", "input": "", "output": many} for one, many in pairs)

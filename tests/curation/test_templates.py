@@ -305,6 +305,7 @@ def test_the_same_seed_gives_the_same_entries():
     assert make_entries(5, 1) != make_entries(5, 2)
 
 
+@pytest.mark.long
 def test_more_entries_than_a_template_has_is_an_error():
     with pytest.raises(ValueError, match="ask for fewer"):
         make_entries(500, 1)

@@ -275,6 +275,7 @@ def judges() -> dict[str, Callable[[str], str]]:
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["constant", "random", "longest", "prose"])
 def test_bad_judges_are_called_unfit_in_the_report_and_the_oracle_is_not(tmp_path: Path, name: str) -> None:
     summary, page = report(tmp_path, rows_of(), judges()[name], against=True)

@@ -231,12 +231,14 @@ def prompts(n: int, n_words: int, seed: int) -> list[dict]:
     ]
 
 
+@pytest.mark.long
 def test_the_nearest_training_answer_of_short_prompts_is_the_one_brute_force_finds() -> None:
     train, test = prompts(400, 5, seed=1), prompts(200, 5, seed=2)
     assert nearest_responses(train, test) == nearest_by_brute_force(train, test)
     assert nearest_responses(train, train[:50]) == nearest_by_brute_force(train, train[:50])
 
 
+@pytest.mark.long
 def test_the_nearest_training_answer_of_long_prompts_is_the_one_brute_force_finds() -> None:
     train, test = prompts(200, 20, seed=1), prompts(100, 20, seed=2)
     assert nearest_responses(train, test) == nearest_by_brute_force(train, test)

@@ -18,6 +18,7 @@ with alone_with(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.long
 def test_a_second_process_is_told_so_and_a_killed_one_does_not_stand_in_the_way(tmp_path: Path) -> None:
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
     try:

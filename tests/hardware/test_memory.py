@@ -53,6 +53,7 @@ def fresh(dropout: float = 0.0) -> GPT:
     return random_model(dataclasses.replace(TINY, dropout=dropout), scale=1.0)
 
 
+@pytest.mark.long
 def test_a_step_that_does_not_fit_is_done_again_in_halves_and_so_are_all_after_it(
     dataset: InstructionDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,6 +68,7 @@ def test_a_step_that_does_not_fit_is_done_again_in_halves_and_so_are_all_after_i
         assert mine.loss == pytest.approx(other.loss, rel=1e-6) if mine.step else mine.val == other.val
 
 
+@pytest.mark.long
 def test_it_ends_at_the_same_bits_as_a_run_that_began_with_the_smaller_size(
     dataset: InstructionDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +81,7 @@ def test_it_ends_at_the_same_bits_as_a_run_that_began_with_the_smaller_size(
     assert [r.loss for r in reports] != [r.loss for r in run(large, dataset, dropout=0.2)]
 
 
+@pytest.mark.long
 def test_gradients_of_the_failed_attempt_would_count_twice_if_they_were_kept(
     dataset: InstructionDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +125,7 @@ def test_only_lack_of_memory_is_met_by_halving() -> None:
         halve_until_it_fits(broken, 8)
 
 
+@pytest.mark.long
 def test_the_peak_is_that_of_this_process() -> None:
     before = peak_bytes(torch.device("cpu"))
     held = torch.ones(before // 4 + 2**24)  # more than was ever held, by 64 MB and the interpreter's own part

@@ -216,6 +216,7 @@ def test_impossible_limits_are_refused(short_model: GPT, wrong: dict, message: s
 # ---- step by step ----
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("past_context", ["stop", "slide"])
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 def test_those_who_take_a_free_place_get_the_ids_of_those_who_begin_together(
@@ -412,6 +413,7 @@ def check_growth(grown: list[Response]) -> None:
         assert earlier.stopped_by is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [{}, {"past_context": "slide"}, {"shots": [FRUIT, FRUIT]}])
 def test_the_last_of_a_stream_is_the_response(model: GPT, tokenizer: Tokenizer, options: dict) -> None:
     options = {"template": "short", "max_new_tokens": 150, "sampling": Sampling(1.0, top_k=40, seed=4)} | options

@@ -39,6 +39,7 @@ def staggered(model: GPT, tokenizer: Tokenizer, samplings: list[Sampling]) -> li
     return run(Batch(model, tokenizer), {0: [a], 3: [b, c], 7: [d]})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("samplings", [[Sampling()] * 4, SAMPLINGS], ids=["greedy", "each its own"])
 def test_who_joins_between_two_passes_gets_the_ids_it_gets_alone(
     model: GPT, tokenizer: Tokenizer, samplings: list[Sampling], monkeypatch: pytest.MonkeyPatch
@@ -102,6 +103,7 @@ def test_endings_are_those_of_generate(tokenizer: Tokenizer) -> None:
     assert (job.ids, job.stopped_by) == ([5], "end_of_text")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("template", ["alpaca", "zh"])
 def test_a_chats_text_only_grows_and_ends_as_respond_gives_it(tokenizer: Tokenizer, template: str) -> None:
     model = random_model()

@@ -56,6 +56,7 @@ def test_the_names_are_those_of_the_library(small: GPT) -> None:
         assert gguf_name(ours) == f"{theirs.get_name(known)}.{kind}", ours
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_tokenizer")
 @pytest.mark.parametrize("dtype", TYPES)
 def test_the_values_are_those_of_the_model(small: GPT, tmp_path: Path, dtype: str) -> None:
@@ -95,6 +96,7 @@ def test_rows_that_do_not_divide_into_blocks_of_32_are_float16(tmp_path: Path) -
     assert kinds["blk.0.ffn_down.weight"] == "Q8_0"  # 192 wide
 
 
+@pytest.mark.long
 def test_the_header_holds_sizes_tokenizer_and_chat_template(small: GPT, tokenizer: Tokenizer, tmp_path: Path) -> None:
     save_gguf(small, tmp_path / "m.gguf", name="a run", template="zh", dtype="q8_0")
     header = read(tmp_path / "m.gguf")[0]
@@ -113,6 +115,7 @@ def test_the_header_holds_sizes_tokenizer_and_chat_template(small: GPT, tokenize
     assert len(header["tokenizer.ggml.merges"]) == 50000
 
 
+@pytest.mark.long
 def test_the_same_model_gives_the_same_bytes(small: GPT, tmp_path: Path) -> None:
     for name in ("a.gguf", "b.gguf"):
         save_gguf(small, tmp_path / name, name="m", dtype="q8_0")
@@ -223,6 +226,7 @@ def agreement(model: GPT, url: str, prompts: list[list[int]], least: float, max_
     return n_rows, n_ids
 
 
+@pytest.mark.long
 def test_llama_cpp_gives_our_prompt_ids(small: GPT, tokenizer: Tokenizer, tmp_path: Path) -> None:
     save_gguf(small, tmp_path / "m.gguf", name="m")
     entries = load_entries(ENTRIES)[::40]
@@ -239,6 +243,7 @@ def test_llama_cpp_gives_our_prompt_ids(small: GPT, tokenizer: Tokenizer, tmp_pa
         assert 50256 in literal  # what a chat does with such text: only ids are safe from it
 
 
+@pytest.mark.long
 def test_greedy_ids_of_llama_cpp_are_ours_and_not_with_a_matrix_turned(small: GPT, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     prompts = [rng.integers(0, 50256, rng.integers(5, 60)).tolist() for _ in range(20)]
@@ -253,6 +258,7 @@ def test_greedy_ids_of_llama_cpp_are_ours_and_not_with_a_matrix_turned(small: GP
     assert rows[1] < 10
 
 
+@pytest.mark.long
 def test_llama_cpp_stops_at_the_end_of_the_context(small: GPT, tmp_path: Path) -> None:
     save_gguf(small, tmp_path / "m.gguf", name="m", dtype="f32")
     with llama_cpp(tmp_path / "m.gguf", exact=True) as url:

@@ -16,6 +16,7 @@ from tests.serving.conftest import load, running
 N = 6
 
 
+@pytest.mark.long
 def test_our_judge_asks_our_server_and_calls_a_model_that_cannot_judge_unfit(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

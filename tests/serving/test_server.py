@@ -109,6 +109,7 @@ def test_completions_go_on_with_a_plain_text(url: str, served: Served) -> None:
         assert "".join(chunk["choices"][0]["text"] for chunk in streamed) == reply["choices"][0]["text"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("temperature", [0, 1.5])
 def test_answers_in_company_equal_those_asked_alone(url: str, gate: Gate, temperature: float) -> None:
     bodies = [

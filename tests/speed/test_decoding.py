@@ -47,6 +47,7 @@ def outliers(n_rows: int, n: int) -> torch.Tensor:
     return x
 
 
+@pytest.mark.long
 def test_float32_has_the_same_ids_in_another_order_of_memory() -> None:
     plain, packed = load_model("gpt2-tiny"), pack_weights(load_model("gpt2-tiny"), "float32")
     assert generate(packed, prompts(6), max_new_tokens=12) == generate(plain, prompts(6), max_new_tokens=12)
@@ -55,12 +56,14 @@ def test_float32_has_the_same_ids_in_another_order_of_memory() -> None:
     assert packed.h[0].mlp.c_proj.weight.is_contiguous() and packed.wte.weight.T.is_contiguous()
 
 
+@pytest.mark.long
 @needs_fbgemm
 def test_float16_has_the_same_likeliest_tokens() -> None:
     packed = pack_weights(load_model("gpt2-tiny"), "float16")
     assert (likeliest(packed) == likeliest(load_model("gpt2-tiny"))).float().mean() > 0.999
 
 
+@pytest.mark.long
 @needs_fbgemm
 def test_int8_nearly_has_the_same_likeliest_tokens_and_one_digit_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
     right = likeliest(load_model("gpt2-tiny"))

@@ -107,6 +107,7 @@ def test_what_rows_share_is_computed_once() -> None:
     assert len(set(zip(batch.asked.tolist(), batch.targets.tolist(), strict=True))) == len(batch.asked)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loss_on", LOSSES)
 @pytest.mark.parametrize("micro_batch", [9, 4, 1])
 def test_loss_and_gradients_equal_the_padded_ones(model: GPT, loss_on: str, micro_batch: int) -> None:

@@ -58,6 +58,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_the_harness_writes_what_it_measured(measured: Path) -> None:
     report = json.loads(measured.read_text())
     assert report["means"]["mean_tokens"] == pytest.approx(MEAN_TOKENS, rel=0.02)
@@ -82,6 +83,7 @@ def test_the_harness_writes_what_it_measured(measured: Path) -> None:
     assert measured.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.long
 def test_a_second_call_measures_what_is_missing_alone(measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fought = []
 
@@ -96,11 +98,13 @@ def test_a_second_call_measures_what_is_missing_alone(measured: Path, monkeypatc
     assert json.loads(measured.read_text()) == before
 
 
+@pytest.mark.long
 def test_a_file_of_another_measurement_is_not_mixed_with(measured: Path, capsys: pytest.CaptureFixture) -> None:
     assert script.main(["--quick", "--seed", "5", "--json", str(measured)]) == 2
     assert "was measured with another entries_sha256" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_contestant_with_a_wrong_loss_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -113,6 +117,7 @@ def test_a_contestant_with_a_wrong_loss_is_refused(
     assert not (tmp_path / "speed.json").exists()  # no speed was measured
 
 
+@pytest.mark.long
 def test_a_contestant_that_does_not_learn_is_refused(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     right, _ = right_losses(task, Here)
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)
@@ -122,6 +127,7 @@ def test_a_contestant_that_does_not_learn_is_refused(task: Task, monkeypatch: py
         check_losses(task, idle, right)
 
 
+@pytest.mark.long
 def test_losses_of_all_ways_agree(task: Task) -> None:
     for loss_on in ("response", "all"):  # transformers' by its own loss function
         asked = replace(task, loss_on=loss_on)
@@ -163,6 +169,7 @@ def test_a_decoder_that_reads_half_a_prompt_is_refused(task: Task, monkeypatch: 
         next(benchmark.fight(duel, Here, steps=1))
 
 
+@pytest.mark.long
 def test_a_contestant_that_leaves_entries_out_is_refused(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     """Later than the losses are looked at: the third batch is half empty."""
     all_batches = contestants.batches_of
@@ -183,6 +190,7 @@ def test_the_textbook_is_gpt2() -> None:
     torch.testing.assert_close(textbook_logits(model, inputs), model(inputs), rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.long
 def test_drawn_entries_have_the_published_lengths(tokenizer: Tokenizer) -> None:
     """A plain sample is the wrong variant: the bundled entries have longer prompts and shorter responses."""
     entries = load_entries(ENTRIES)
@@ -304,6 +312,7 @@ def test_both_run_to_the_target_and_who_does_not_get_there_is_refused(
             Here(task).turn(1)
 
 
+@pytest.mark.long
 def test_ours_and_the_textbook_see_one_validation_loss(task: Task) -> None:
     model = load_model(TINY_FOLDER)
     examples = InstructionDataset(load_entries(ENTRIES)[:20], load_tokenizer()).examples
@@ -311,6 +320,7 @@ def test_ours_and_the_textbook_see_one_validation_loss(task: Task) -> None:
     assert speedrun.textbook_val(model, examples, task) == pytest.approx(ours, rel=1e-4)
 
 
+@pytest.mark.long
 def test_bad_flags_are_one_line(capsys: pytest.CaptureFixture) -> None:
     assert script.main(["--rounds", "0"]) == 2
     assert script.main(["--quick", "--only", "nobody"]) == 2

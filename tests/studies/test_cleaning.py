@@ -41,6 +41,7 @@ def test_cleaning_finds_nearly_all_junk_of(kind: str) -> None:
     assert len(sound) > 20 and n_found >= 0.85 * len(junk)
 
 
+@pytest.mark.long
 def test_the_three_ways_are_the_raw_set_what_cleaning_leaves_and_as_many_at_random() -> None:
     arms = arms_of(0.5)
     assert arms["before"] == [] and len(arms["raw"]) == 2 * len(SIDES[0])
@@ -51,6 +52,7 @@ def test_the_three_ways_are_the_raw_set_what_cleaning_leaves_and_as_many_at_rand
     )
 
 
+@pytest.mark.long
 def test_the_rows_that_judge_are_sound_and_near_to_none_that_is_trained_on() -> None:
     experiment = cleaning(SIDES, TrainConfig(), 0.5)
     raw, test = experiment.arms[1].train, experiment.test
@@ -62,6 +64,7 @@ def test_the_rows_that_judge_are_sound_and_near_to_none_that_is_trained_on() -> 
         cleaning((SIDES[0], SIDES[1], SIDES[0][:5]), TrainConfig())
 
 
+@pytest.mark.long
 def test_the_script_draws_rows_adds_junk_and_names_it_among_the_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

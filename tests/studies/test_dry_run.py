@@ -27,6 +27,7 @@ def sides(tokenizer: Tokenizer) -> dict[str, InstructionDataset]:
             "val": InstructionDataset(entries[:5], tokenizer, "short", 64)}  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("changes", WAYS)
 def test_steps_validations_and_trained_weights_are_those_of_the_run(
     model: GPT, sides: dict[str, InstructionDataset], changes: dict
@@ -55,6 +56,7 @@ def test_the_time_is_added_up_over_short_and_long_batches_alike() -> None:
     assert line_through([1, 2, 3], [3.0, 2.0, 1.0])(np.array([50])) == pytest.approx(2)  # not below nothing
 
 
+@pytest.mark.long
 def test_a_dry_run_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

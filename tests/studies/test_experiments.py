@@ -65,6 +65,7 @@ def test_one_task_alone_gets_as_many_steps_as_all_tasks() -> None:
     assert {e["kind"] for e in alone.train} == {"sort"}
 
 
+@pytest.mark.long
 def test_templates_kept_out_are_in_no_training_entry_and_are_tested_apart() -> None:
     entries = load_entries(Path(__file__).parents[2] / "data" / "instructions.json")
     experiment = unseen_templates(split_entries(entries), CONFIG)

@@ -48,6 +48,7 @@ def learned_frequencies(unigram: torch.Tensor, shown: torch.Tensor) -> torch.Ten
     return weight[:, 0].softmax(0).detach()
 
 
+@pytest.mark.long
 def test_the_correction_of_the_sampled_softmax_makes_it_learn_the_true_frequencies() -> None:
     unigram = 1 / torch.arange(1, 41).float()
     unigram /= unigram.sum()
@@ -134,6 +135,7 @@ def test_the_products_are_taken_in_the_precision_asked_for() -> None:
     assert losses["bf16"] == pytest.approx(losses["float32"], abs=0.02)
 
 
+@pytest.mark.long
 def test_the_script_makes_a_model_out_of_text_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -149,6 +149,7 @@ def published_batch(examples: list[Example]) -> tuple[torch.Tensor, torch.Tensor
     return torch.tensor(inputs), torch.tensor(targets)
 
 
+@pytest.mark.long
 def test_losses_in_the_published_way_are_means_of_batch_means(tokenizer: Tokenizer) -> None:
     model = random_model(GPTConfig(context_length=64, n_embd=16, n_layer=2, n_head=2, dropout=0.5), scale=1.0).train()
     train_set = InstructionDataset(entries(61), tokenizer, "short", 64)
@@ -174,6 +175,7 @@ def test_losses_in_the_published_way_are_means_of_batch_means(tokenizer: Tokeniz
     assert abs(found["train"] - found["by_token"]["train"]["all"]) > 0.1  # the other way of weighing shows
 
 
+@pytest.mark.long
 def test_only_the_lines_of_the_log_are_measured(tokenizer: Tokenizer) -> None:
     model = random_model(GPTConfig(context_length=64, n_embd=16, n_layer=1, n_head=2), scale=1.0)
     dataset = InstructionDataset(entries(20), tokenizer, "short", 64)

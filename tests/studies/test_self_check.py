@@ -87,12 +87,14 @@ SMALLER = {  # these move the loss by less, but by more than the margin
 }
 
 
+@pytest.mark.long
 def test_the_bundled_model_lies_in_its_range(right: GPT) -> None:
     """If it does not after a new pretraining, its range in KNOWN_LOSS is to be measured anew."""
     assert "a loss of " in check_model(right, "gpt2-tiny")
     assert "a loss of " in check_model(right, "gpt2-tiny", "bf16")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BREAKAGES)
 def test_broken_weights_leave_the_range(name: str, right: GPT) -> None:
     with pytest.raises(
@@ -101,6 +103,7 @@ def test_broken_weights_leave_the_range(name: str, right: GPT) -> None:
         check_model(broken(right, BREAKAGES[name]), "gpt2-tiny")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SMALLER)
 def test_smaller_breakages_leave_it_too(name: str, right: GPT) -> None:
     assert known_text_loss(broken(right, SMALLER[name])) > known_text_loss(right) + MARGIN
@@ -122,6 +125,7 @@ def test_a_lost_mask_and_a_lost_scale_leave_the_range(right: GPT) -> None:
             check_model(right, "gpt2-tiny")
 
 
+@pytest.mark.long
 def test_what_does_not_show_is_small(right: GPT) -> None:
     """The exact GELU, fp16, and float16 weights: told here, so that nobody trusts the check with them."""
     loss, gelu = known_text_loss(right), F.gelu

@@ -39,6 +39,7 @@ def test_what_was_before_training_is_no_result() -> None:
     assert lowest(point) == 2 > min(point["losses"])
 
 
+@pytest.mark.long
 def test_a_sweep_is_kept_rate_by_rate_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     data, out = tmp_path / "some.json", tmp_path / "out"
     entries = [entry for entry in load_entries(ENTRIES) if len(entry["instruction"] + entry["output"]) < 60][::60]

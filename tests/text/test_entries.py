@@ -248,6 +248,7 @@ def real_set(n: int) -> list[dict]:
     return entries + [e | {"instruction": " ".join(text)} for e, text in zip(entries, without, strict=True)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", [few_words, one_template, real_set])
 def test_whichever_way_a_pair_is_found_it_is_one_of_brute_force(
     make: Callable[[int], list[dict]], monkeypatch: pytest.MonkeyPatch
@@ -267,6 +268,7 @@ def test_whichever_way_a_pair_is_found_it_is_one_of_brute_force(
     assert brute or make is few_words
 
 
+@pytest.mark.long
 def test_few_pairs_are_compared_where_one_meeting_would_compare_a_growing_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -212,6 +212,7 @@ def test_a_tree_without_an_answer_gives_no_entry() -> None:
     assert convert({"prompt": ask("Why?", reply("gone", 0, deleted=True))}) == ([], counts | {"other_messages": 1})
 
 
+@pytest.mark.long
 def test_a_tree_may_be_deeper_than_the_stack() -> None:
     tree = reply("end", 0)
     for i in range(20_001):

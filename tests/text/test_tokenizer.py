@@ -51,6 +51,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> GPT2Tokenizer:
     return GPT2Tokenizer.from_pretrained(folder)
 
 
+@pytest.mark.long
 @given(st.text())
 def test_any_text_comes_back_and_equals_transformers(theirs: GPT2Tokenizer, text: str) -> None:
     ids = load_tokenizer().encode(text)

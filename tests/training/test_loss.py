@@ -21,6 +21,7 @@ def examples(n: int = 12, seed: int = 0) -> list[Example]:
     return rows
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loss_on", ["response", "header", "all"])
 def test_the_loss_equals_cross_entropy_over_all_logits(model: GPT, loss_on: str) -> None:
     inputs, targets = collate(examples(), loss_on)
@@ -30,6 +31,7 @@ def test_the_loss_equals_cross_entropy_over_all_logits(model: GPT, loss_on: str)
     assert n == (targets != IGNORE_INDEX).sum()
 
 
+@pytest.mark.long
 def test_gradients_equal_those_of_the_plain_loss(model: GPT) -> None:
     inputs, targets = collate(examples())
     supervised_loss(model.hidden(inputs), targets, model.output_weight)[0].backward()

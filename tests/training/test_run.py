@@ -90,6 +90,7 @@ def same_files(a: Path, b: Path) -> bool:
 # ---- the best in the root, the newest in last/ ----
 
 
+@pytest.mark.long
 def test_the_best_lies_in_the_root_and_the_newest_in_last(
     sides: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +105,7 @@ def test_the_best_lies_in_the_root_and_the_newest_in_last(
     assert not torch.equal(saved[6], saved[18])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stop_at", [2, 3, 4, 10])
 def test_the_first_evaluation_stays_the_best_after_a_stop_and_a_resume(
     stop_at: int, sides: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -126,6 +128,7 @@ def test_the_loss_before_training_is_no_candidate(sides: dict, tmp_path: Path, m
     assert (tmp_path / "model.safetensors").exists()
 
 
+@pytest.mark.long
 def test_a_run_killed_between_the_best_and_the_newest_ends_like_one_that_was_not(sides: dict, tmp_path: Path) -> None:
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     go(straight, sides)
@@ -140,6 +143,7 @@ def test_a_run_killed_between_the_best_and_the_newest_ends_like_one_that_was_not
 # ---- going on ----
 
 
+@pytest.mark.long
 def test_a_resume_after_the_last_step_trains_nothing_and_mends_the_history(sides: dict, tmp_path: Path) -> None:
     go(tmp_path, sides)
     whole, model = history_of(tmp_path), weights(tmp_path)["wte.weight"]
@@ -149,6 +153,7 @@ def test_a_resume_after_the_last_step_trains_nothing_and_mends_the_history(sides
     assert torch.equal(weights(tmp_path)["wte.weight"], model)
 
 
+@pytest.mark.long
 def test_a_run_stopped_before_its_first_step_has_that_report_once(sides: dict, tmp_path: Path) -> None:
     assert [r["step"] for r in go(tmp_path, sides, stop_at=0)] == [0]
     go(tmp_path, sides)
@@ -171,6 +176,7 @@ def fp16_on_cpu(growth_interval: int) -> Callable[..., torch.amp.GradScaler]:
     return lambda *_: torch.amp.GradScaler("cpu", init_scale=2.0**22, growth_interval=growth_interval)
 
 
+@pytest.mark.long
 def test_the_scale_of_fp16_is_part_of_the_state(sides: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "make_scaler", fp16_on_cpu(growth_interval=3))
     fp16 = settings(TrainConfig(**{**vars(CONFIG), "precision": "fp16", "epochs": 2, "eval_every": 12}))
@@ -195,6 +201,7 @@ def patient(n: int) -> RunSettings:
     return settings(TrainConfig(**{**vars(CONFIG), "patience": n}))
 
 
+@pytest.mark.long
 def test_patience_ends_a_run_that_no_longer_improves(
     sides: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +236,7 @@ def test_patience_counts_over_a_stop_and_a_resume(sides: dict, tmp_path: Path, m
     assert history_of(tmp_path)[-1]["step"] == 12
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("losses", "patience", "last"),
     [
@@ -316,6 +324,7 @@ WAYS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_of_fine_tuning_goes_on_bit_for_bit(
     way: str, sides: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -345,6 +354,7 @@ def test_training_on_merged_and_unmerged_weights_would_not_go_on_bit_for_bit(sid
     assert not torch.equal(model.h[0].mlp.c_fc.weight, before)
 
 
+@pytest.mark.long
 def test_the_folder_of_a_lora_run_is_a_plain_model_and_beside_it_the_adapter_alone(
     sides: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

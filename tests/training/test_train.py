@@ -87,6 +87,7 @@ def run(
     return optimizer, reports
 
 
+@pytest.mark.long
 def test_twenty_steps_equal_ten_and_a_resume_and_ten_bit_for_bit(dataset: InstructionDataset) -> None:
     config = TrainConfig(epochs=4, batch_size=8, micro_batch=4, lr=1e-2, dropout=0.2)
     straight = tiny()
@@ -106,6 +107,7 @@ def test_twenty_steps_equal_ten_and_a_resume_and_ten_bit_for_bit(dataset: Instru
         assert torch.equal(a, b), name
 
 
+@pytest.mark.long
 def test_a_resume_without_the_optimizer_or_the_position_would_be_another_run(dataset: InstructionDataset) -> None:
     config = TrainConfig(epochs=4, batch_size=8, lr=1e-2)
     straight, first = tiny(), tiny()
@@ -151,6 +153,7 @@ def test_decay_on_all_pulls_the_gains_to_zero_and_happens_on_request_only() -> N
 # ---- what learns, and how fast ----
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("freeze", "frozen"),
     [
@@ -196,6 +199,7 @@ def rates(config: TrainConfig, dataset: InstructionDataset) -> dict[str, float]:
     }
 
 
+@pytest.mark.long
 def test_parts_have_rates_of_their_own(dataset: InstructionDataset) -> None:
     plain = {"epochs": 1, "batch_size": 21, "lr": 1e-2, "schedule": "constant", "warmup": 0.0}
     assert rates(TrainConfig(**plain), dataset) == dict.fromkeys(("wte", "wpe", "h.0", "h.1", "ln_f"), 1e-2)
@@ -216,6 +220,7 @@ def test_groups_of_several_rates_still_decay_matrices_only() -> None:
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
 
 
+@pytest.mark.long
 def test_an_optimizer_saved_before_rates_could_differ_goes_on_bit_for_bit(dataset: InstructionDataset) -> None:
     config = TrainConfig(epochs=2, batch_size=21, lr=1e-2)
     straight, first, second = tiny(), tiny(), tiny()
@@ -230,6 +235,7 @@ def test_an_optimizer_saved_before_rates_could_differ_goes_on_bit_for_bit(datase
     assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), second.parameters(), strict=True))
 
 
+@pytest.mark.long
 def test_with_lora_the_adapters_learn_and_the_base_stays_to_the_bit(dataset: InstructionDataset) -> None:
     model = tiny()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -303,6 +309,7 @@ def test_training_learns_and_reports(dataset: InstructionDataset) -> None:
     assert [r.step for r in reports if r.val] == [0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 36]
 
 
+@pytest.mark.long
 def test_the_loss_and_gradient_of_a_step_over_all_entries_are_those_of_the_mean_over_all_tokens(
     dataset: InstructionDataset,
 ) -> None:
@@ -322,6 +329,7 @@ def test_the_loss_and_gradient_of_a_step_over_all_entries_are_those_of_the_mean_
 # ---- numbers that are not finite ----
 
 
+@pytest.mark.long
 def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(dataset: InstructionDataset) -> None:
     model, config = tiny(), TrainConfig(batch_size=8, lr=1e-2)
     optimizer, _ = run(model, dataset, config, 3)
@@ -418,6 +426,7 @@ def test_losses_on_cuda_are_the_cpus(dataset: InstructionDataset, precision: str
     assert losses["cuda"] == pytest.approx(losses["cpu"], rel=tolerance)
 
 
+@pytest.mark.long
 def test_an_overflow_leaves_the_step_out_and_halves_the_scale(dataset: InstructionDataset) -> None:
     model, config = tiny(0.0), TrainConfig(epochs=5, batch_size=8, lr=1e-2, dropout=0.0, precision="fp16")
     scaler, optimizer = torch.amp.GradScaler("cpu", init_scale=2.0**21), make_optimizer(model, config)
@@ -438,6 +447,7 @@ def test_an_overflow_leaves_the_step_out_and_halves_the_scale(dataset: Instructi
     assert scaler.get_scale() == 2.0 ** (21 - len(skipped))
 
 
+@pytest.mark.long
 def test_gradients_that_overflow_at_every_scale_are_an_error(dataset: InstructionDataset) -> None:
     model = tiny()
     model.h[1].mlp.c_fc.weight.register_hook(lambda gradient: gradient * torch.inf)
@@ -446,6 +456,7 @@ def test_gradients_that_overflow_at_every_scale_are_an_error(dataset: Instructio
         run(model, dataset, TrainConfig(batch_size=8, precision="fp16"), 10**6, scaler=scaler)
 
 
+@pytest.mark.long
 def test_bf16_stays_near_float32(dataset: InstructionDataset) -> None:
     losses = {}
     for precision in ("float32", "bf16"):

@@ -283,6 +283,7 @@ def read(path: Path) -> object:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.long
 def test_a_run_on_pairs_prefers_the_chosen_and_leaves_the_folder_of_a_run(
     start: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -312,6 +313,7 @@ def test_a_run_on_pairs_prefers_the_chosen_and_leaves_the_folder_of_a_run(
     assert "learns from pairs: go on with python -m scripts.prefer" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lora", [[], ["--lora-rank", "2"]], ids=["whole", "lora"])
 def test_ctrl_c_saves_and_resume_ends_at_the_same_weights(
     start: tuple[Path, Path], tmp_path: Path, lora: list[str], monkeypatch: pytest.MonkeyPatch,
@@ -343,6 +345,7 @@ def test_ctrl_c_saves_and_resume_ends_at_the_same_weights(
     assert (tmp_path / "run" / "adapter").exists() == bool(lora)
 
 
+@pytest.mark.long
 def test_a_step_is_the_same_however_it_is_cut(start: tuple[Path, Path], tmp_path: Path, monkeypatch: object) -> None:
     monkeypatch.setattr(prefer, "evaluate_run", lambda folder, device: None)
     base, pairs = start
@@ -354,6 +357,7 @@ def test_a_step_is_the_same_however_it_is_cut(start: tuple[Path, Path], tmp_path
     assert ends[0] == pytest.approx(ends[1], rel=1e-3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -240,6 +240,7 @@ def test_a_name_that_is_taken_or_is_none_is_refused(name: str, model: GPT) -> No
 # ---- PEFT ----
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "targets", [["c_attn"], ["c_attn", "c_proj", "c_fc"], ["attn.c_proj"], ["h.1.mlp.c_fc", "h.0.attn.c_attn"]]
 )
@@ -257,6 +258,7 @@ def test_peft_reads_our_adapter_and_has_the_same_outputs(targets: list[str], bas
     assert far(logits(peft.merge_and_unload()), logits(merged_copy(model))) < 1e-4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, {"target_modules": ["c_attn", "c_fc", "c_proj"]}])
 def test_we_read_pefts_adapter_and_have_the_same_outputs(settings: dict, base: Path, tmp_path: Path) -> None:
     config = LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", fan_in_fan_out=True, **settings)
@@ -283,6 +285,7 @@ def test_a_product_that_is_turned_would_be_found_out(base: Path, tmp_path: Path)
     assert far(logits(right), logits(model)) > 0.1
 
 
+@pytest.mark.long
 def test_training_takes_the_same_way_as_pefts(base: Path, tmp_path: Path) -> None:
     """Ten steps from the same start: gradients and scale agree, not only outputs."""
     ours = random_model(scale=1.0)

@@ -108,6 +108,7 @@ def test_vectors_are_read_and_never_are_targets(loss_on: str, dataset: Instructi
     assert len(dataset.examples[0].ids) == len(plain[0].ids)  # the given one stays as it was
 
 
+@pytest.mark.long
 def test_training_moves_the_vectors_lowers_the_loss_and_leaves_the_base(dataset: InstructionDataset) -> None:
     model = load_model("gpt2-tiny")  # a model without knowledge cannot be asked for any
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

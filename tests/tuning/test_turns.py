@@ -250,6 +250,7 @@ def conversations(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_run_on_turns_records_it_and_terminal_and_server_then_send_the_history(
     conversations: Path, tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,

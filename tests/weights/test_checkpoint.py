@@ -128,6 +128,7 @@ def test_the_config_of_a_saved_folder_says_what_transformers_writes(tmp_path: Pa
     assert written == {name: theirs[name] for name in written}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_the_chat_template_of_a_saved_folder_writes_our_prompt(
     tmp_path: Path, tokenizer: Tokenizer, template: str
@@ -177,6 +178,7 @@ def test_an_output_layer_that_contradicts_the_tie_is_not_dropped_silently(huggin
         load_model(huggingface)
 
 
+@pytest.mark.long
 def test_a_compiled_model_is_saved_under_its_own_names(tmp_path: Path) -> None:
     model = random_model()
     compiled = torch.compile(model)

@@ -593,6 +593,7 @@ def test_the_help_fits_a_screen(capsys):
     assert len(capsys.readouterr().out.splitlines()) <= 24
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_script_goes_on_from_where_it_was(mirrors, tmp_path, sent):
     put_large(mirrors)

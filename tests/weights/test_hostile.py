@@ -48,6 +48,7 @@ def read_all(folder: Path) -> None:
             assert str(error)
 
 
+@pytest.mark.long
 @FEW
 @given(
     name=st.sampled_from(["config.json", "model.safetensors", "training.json", "last/state.pt"]),
@@ -80,6 +81,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.long
 @FEW
 @given(name=st.sampled_from(["config.json", "training.json"]), data=st.data(), value=JSON)
 def test_any_value_in_a_field_is_a_model_or_our_error(run: Path, name: str, data: st.DataObject, value: object) -> None:

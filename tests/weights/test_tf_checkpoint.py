@@ -487,6 +487,7 @@ def test_a_block_that_contradicts_itself_is_refused(tmp_path, body, message):
         read_tf_index(write_index(tmp_path, table({b"z": body})))
 
 
+@pytest.mark.long
 def test_a_small_index_cannot_unfold_to_gigabytes(tmp_path, monkeypatch):
     """1,000 entries, each with the 20,000 bytes of the first key but for the last four."""
     keys = [b"x" * 20_000 + b"%04d" % i for i in range(1000)]
@@ -545,12 +546,14 @@ def test_a_damaged_index_is_refused_or_read_rightly(scratch, content):
         assert str(prefix) in str(error)
 
 
+@pytest.mark.long
 @settings(max_examples=300, deadline=5000)
 @given(body=mutations(SHARDS_BLOCK))
 def test_a_forged_data_block_never_leads_out_of_the_files(scratch, body):
     check_forged(write_index(scratch, table({b"j": body})))
 
 
+@pytest.mark.long
 @settings(max_examples=300, deadline=5000)
 @given(handles=mutations(block([(b"j", handle(0, SHARDS_BLOCK))])))
 def test_a_forged_index_block_never_leads_out_of_the_files(scratch, handles):
