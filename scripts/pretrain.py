@@ -4,10 +4,12 @@ CORPUS holds .txt.xz files, documents ended by a line <|endoftext|>, and a folde
 Ctrl-C saves; the same command goes on. At the end --out is a Hugging Face folder in float16.
 """
 
+import json
 import lzma
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -22,7 +24,7 @@ from gpt.model.gpt2 import GPT
 from gpt.studies.pretrain import Mixture, PretrainConfig, curve_lines, held_out_loss, make_optimizer, pretrain
 from gpt.text.entries import load_entries
 from gpt.text.tokenizer import END_OF_TEXT, load_tokenizer
-from gpt.weights.checkpoint import SIZES, save_model, write_atomically, write_json
+from gpt.weights.checkpoint import SIZES, find_folder, load_model, save_model, write_atomically, write_json
 from scripts.choices import choose_device, default_precision
 from scripts.command import add_config_flags, config_from, make_parser, one_line_errors
 from scripts.finetune import ENTRIES
@@ -57,19 +59,33 @@ def load_ids(folder: Path, cache: Path) -> dict[str, np.ndarray]:
     return ids
 
 
-def make_task_row(corpus: Path) -> Callable[[int, np.random.Generator], np.ndarray]:
-    """Rows of task-like text, made as they are needed, with nothing in them of any bundled entry."""
+def make_task_row(corpus: Path) -> Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]]:
+    """Rows of task-like text, made as they are needed, with nothing in them of any bundled entry: ids, and True for
+    those of answers. What is asked about is drawn at random; to guess it would teach nothing."""
     texts = {path.name: read_text(path) for path in sorted(corpus.glob("*.txt.xz"))}
     material = make_material(texts.values(), texts.get("wordnet_glosses.txt.xz", ""))
     ban, tokenizer = Ban(load_entries(ENTRIES)), load_tokenizer()
 
-    def task_row(length: int, rng: np.random.Generator) -> np.ndarray:
-        source, ids = Random(int(rng.integers(2**62))), []
+    def task_row(length: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        source, ids, counted = Random(int(rng.integers(2**62))), [], []
         while len(ids) < length:
-            ids += [*tokenizer.encode(rule_text(source, material, ban)), tokenizer.eot_id]
-        return np.array(ids[:length])
+            text, answers = rule_text(source, material, ban)
+            encoded = tokenizer.encode(text)
+            _, starts = tokenizer.bpe.decode_with_offsets(encoded)
+            is_answer = np.zeros(len(text), dtype=bool)  # by character
+            for answer in answers:
+                is_answer[answer] = True
+            ids += [*encoded, tokenizer.eot_id]
+            counted += [is_answer[i : max(j, i + 1)].any() for i, j in pairwise([*starts, len(text)])] + [True]
+        return np.array(ids[:length]), np.array(counted[:length])
 
     return task_row
+
+
+def earlier_stages(start: str | None) -> list[dict]:
+    """How the weights came about that a run goes on from, where that is known."""
+    path = find_folder(start) / "pretraining.json" if start else None
+    return json.loads(path.read_text(encoding="utf-8"))["stages"] if path and path.exists() else []
 
 
 @one_line_errors
@@ -77,11 +93,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__)
     parser.add_argument("corpus", type=Path, metavar="CORPUS")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the model folder, and the run's state")
+    parser.add_argument("--start", default=None, metavar="DIR", help="go on from these weights instead of random ones")
     parser.add_argument("--device", metavar="X", help="auto (CUDA, MPS, CPU), cuda, mps or cpu [auto]")
     add_config_flags(
         parser,
         PretrainConfig,
-        ["tokens", "lr", "repeats", "tasks", "tasks_from", "flat_until", "full_softmax_from", "precision", "seed"],
+        "tokens lr repeats tasks tasks_from flat_until whole_context_from full_softmax_from precision seed".split(),
     )
     args = parser.parse_args(argv)
     device, shown = choose_device(getattr(args, "device", "auto"))
@@ -92,7 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     sources, held_out = load_ids(args.corpus, work), load_ids(args.corpus / "heldout", work)
     mixture = Mixture(sources, {name: WEIGHTS.get(name, 1.0) for name in sources}, SIZES["gpt2-tiny"].vocab_size, 50256)
     torch.manual_seed(config.seed)
-    model = GPT(SIZES["gpt2-tiny"]).to(device)
+    model = load_model(args.start) if args.start else GPT(SIZES["gpt2-tiny"])
+    model.to(device)
     optimizer, path, step, curve = make_optimizer(model, config), work / "state.pt", -1, []
     if path.exists():
         state = torch.load(path, map_location=device, weights_only=True)
@@ -130,9 +148,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     save()
     save_model(model, args.out, dtype=torch.float16)
     losses = {name: held_out_loss(model, ids, rows=100) for name, ids in held_out.items()}
-    facts = {"tokens": {name: len(ids) for name, ids in sources.items()}, "config": vars(config), "curve": curve}
-    write_json(args.out / "pretraining.json", facts | {"held_out": losses})
-    ax = plot_lines(curve_lines(curve), "Pretraining", "million tokens", "nats per token")
+    stages = [*earlier_stages(args.start), {"config": vars(config), "curve": curve}]
+    facts = {"tokens": {name: len(ids) for name, ids in sources.items()}, "stages": stages, "held_out": losses}
+    write_json(args.out / "pretraining.json", facts)
+    ax = plot_lines(curve_lines(stages), "Pretraining", "million tokens", "nats per token")
     write_atomically(args.out / "curve.png", lambda part: save_figure(ax, part))
     print(f"{args.out}: held-out loss " + ", ".join(f"{name} {loss:.2f}" for name, loss in losses.items()))
     return 0

@@ -3,6 +3,7 @@
 All wordings differ from those of `templates.py`: what is pretrained on is not what is fine-tuned and tested on.
 """
 
+import json
 from itertools import accumulate
 from random import Random
 
@@ -16,13 +17,18 @@ from gpt.curation.cards import (
     record_card,
     scene_card,
     sentence_card,
+    tale,
     word_card,
 )
 from gpt.curation.material import Material
 
+LISTS = [*map(WORDS.get, ("plural", "verbs", "comparative", "things", "adjectives"))]
+EVERYDAY = sorted({word for words in LISTS for word in words if word.isalpha()})
+
 
 def some_word(rng: Random, m: Material) -> str:
-    return rng.choice(m.words if rng.random() < 0.6 else m.rare)
+    """A word of the checked lists, a common one of the corpus, or a rare one."""
+    return rng.choice(rng.choices([EVERYDAY, m.words, m.rare], [2, 5, 3])[0])
 
 
 def odd_word(rng: Random, m: Material) -> str:
@@ -38,7 +44,10 @@ def some_words(rng: Random, m: Material) -> list[str]:
 
 
 def sentence(rng: Random, m: Material) -> dict:
-    return sentence_card(rng, rng.choice(m.sentences), some_word(rng, m))
+    """Facets of a sentence of the corpus, or of a made one of everyday words, which come again and again: the capitals
+    and the slips of words that are met once are not learned."""
+    text = tale(rng)["s"] if rng.random() < 0.4 else rng.choice(m.sentences)
+    return sentence_card(rng, text, some_word(rng, m))
 
 
 def word(rng: Random, m: Material) -> dict:
@@ -75,6 +84,19 @@ def record(rng: Random, m: Material) -> dict:
     return record_card(rng, [some_word(rng, m) for _ in range(rng.randint(2, 4))])
 
 
+def told(rng: Random, m: Material) -> dict:
+    """A sentence and the JSON object that says the same."""
+    n, who, place = rng.randint(2, 60), rng.choice(WORDS["people"]), rng.choice(list(WORDS["capitals"].values()))
+    color, item, day = rng.choice(WORDS["categories"]["color"]), rng.choice(m.plurals)[0], rng.choice(WORDS["days"])
+    text, facts = rng.choice([
+        (f"{capital(who)} needs {n} of them by {day}.", {"who": who, "needs": n, "by": day}),
+        (f"In {place} it was {n} degrees on {day}.", {"place": place, "degrees": n, "when": day}),
+        (f"{capital(item)}, {color}, sold to {who}.", {"thing": item, "look": color, "to": who}),
+        (f"{n} {color} ones went to {place}.", {"count": n, "look": color, "place": place}),
+    ])  # fmt: skip
+    return {"told": text, "json": json.dumps(facts), "keys": ", ".join(facts)}
+
+
 def numbers(rng: Random, m: Material) -> dict:
     card, item = number_card(rng), rng.choice(m.plurals)[1]
     who, verb = rng.choice(WORDS["people"]), rng.choice(["has", "counts", "wants", "needs"])
@@ -109,43 +131,43 @@ TASKS = [  # weight, card, text, answer, wordings (a wording that holds the text
     (8, odd, "{words}", "{words}",
      "Echo the strange words|Say '{words}'|Copy letter for letter|Same words, same order"),
     (3, odd, "{digits}", "{digits}", "Copy the digits|Type the code again|The code is {digits}. What is the code?"),
-    (8, passage, "{text}", "{text}",
+    (5, passage, "{text}", "{text}",
      "Give the passage back unchanged|Do not change a word|Copy all of it|Echo everything"),
-    (4, words, "{words}", "{words}", "Copy the list|Type this list again|Keep the list as it is"),
+    (5, words, "{words}", "{words}", "Copy the list|Type this list again|Keep the list as it is"),
     (3, words, "{slashes}", "{slashes}", "Say these again|Copy with the slashes"),
     (3, sentence, "{s}", "{s}\n{s}", "Two lines of the same, please|Write it down twice, one below the other"),
     (2, sentence, "{marked}", "{w}",
      "Which word stands in {mark}?|Take out what is inside {mark}|Copy the marked word only"),
     (2, words, "{lines}", "{one}", "Copy line {n}|Which word is on line {n}?|Read out the {nth} line"),
     (1, words, "{words}", "{one}", "Take number {n} of the list|Which one comes {nth}?"),
-    (2, sentence, "{s}", "{upper}",
+    (7, sentence, "{s}", "{upper}",
      "Shout it|Make every letter a big one|Change all small letters to big ones|Use capitals throughout"),
-    (2, sentence, "{upper}", "{lower}",
+    (5, sentence, "{upper}", "{lower}",
      "Do not shout|Change all big letters to small ones|Use small letters throughout"),
-    (1, words, "{words}", "{titles}", "Give each word of the list a capital|Start every one with a big letter"),
-    (1, words, "{words}", "{uppers}", "Print the list in capitals|Big letters for every item"),
-    (2, sentence, "{s}", "{first}",
+    (2, words, "{words}", "{titles}", "Give each word of the list a capital|Start every one with a big letter"),
+    (3, words, "{words}", "{uppers}", "Print the list in capitals|Big letters for every item"),
+    (3, sentence, "{s}", "{first}",
      "Copy the opening word|How does it begin? One word|Say just the word it opens with"),
-    (2, sentence, "{s}", "{last}", "Copy the closing word|How does it end? One word|Say just the word it stops with"),
-    (2, sentence, "{s}", "{nth_word}", "Word number {n}|Count to word {n} and copy it|Pick out the {nth} word"),
-    (2, sentence, "{s}", "{opening}",
+    (4, sentence, "{s}", "{last}", "Copy the closing word|How does it end? One word|Say just the word it stops with"),
+    (4, sentence, "{s}", "{nth_word}", "Word number {n}|Count to word {n} and copy it|Pick out the {nth} word"),
+    (3, sentence, "{s}", "{opening}",
      "Copy the opening {few} words|Stop after {few} words|Keep just the opening {few} words"),
-    (2, word, "{word}", "{hyphens}", "Put hyphens between the letters|Pull '{word}' apart with hyphens"),
-    (1, word, "{word}", "{apart}", "Pull the letters apart|Leave a space after every letter"),
-    (1, word, "{word}", "{letters}", "Put commas between the letters|Say the letters of {word} one by one"),
-    (1, word, "{hyphens}", "{word}", "Put the letters together|Which word do these letters make?"),
-    (1, word, "{apart}", "{word}", "Close the gaps|Push the letters together"),
+    (8, word, "{word}", "{hyphens}", "Put hyphens between the letters|Pull '{word}' apart with hyphens"),
+    (4, word, "{word}", "{apart}", "Pull the letters apart|Leave a space after every letter"),
+    (4, word, "{word}", "{letters}", "Put commas between the letters|Say the letters of {word} one by one"),
+    (3, word, "{hyphens}", "{word}", "Put the letters together|Which word do these letters make?"),
+    (3, word, "{apart}", "{word}", "Close the gaps|Push the letters together"),
     (1, sentence, "{s}", "{reversed}", "Read it backwards, word by word|Turn the order of the words around"),
     (1, words, "{words}", "{backwards}", "Turn the list around|The list from its end to its start"),
-    (1, word, "{word}", "{first_letter}", "Opening letter|Which letter opens {word}?|It starts with the letter"),
-    (1, word, "{word}", "{last_letter}", "Closing letter|Which letter closes {word}?|It stops with the letter"),
+    (2, word, "{word}", "{first_letter}", "Opening letter|Which letter opens {word}?|It starts with the letter"),
+    (2, word, "{word}", "{last_letter}", "Closing letter|Which letter closes {word}?|It stops with the letter"),
     (1, word, "{word}", "{length}", "How long is the word, in letters?|Count how many letters {word} takes"),
     (2, word, "{word}", "{repeated}", "{times} times|Say it over and over, {times} times|{digit} x"),
-    (2, lexicon, "{one}", "{many}", "More than one|Here is one {one}. Here are two|Turn one into many"),
-    (2, lexicon, "{many}", "{one}", "Just one of them|Many {many}, one|Turn many into one"),
-    (2, lexicon, "{base}", "{past}", "Say it for yesterday|Today we {base}. Yesterday we|Verb, past form"),
-    (1, lexicon, "{past}", "{base}", "Say it for today|Yesterday they {past}. Today they|Verb, base form"),
-    (2, scene, "{Who} {does}.", "{Who} {turned}.", "It happened yesterday|Tell it as if over|Move this into the past"),
+    (5, lexicon, "{one}", "{many}", "More than one|Here is one {one}. Here are two|Turn one into many"),
+    (4, lexicon, "{many}", "{one}", "Just one of them|Many {many}, one|Turn many into one"),
+    (4, lexicon, "{base}", "{past}", "Say it for yesterday|Today we {base}. Yesterday we|Verb, past form"),
+    (2, lexicon, "{past}", "{base}", "Say it for today|Yesterday they {past}. Today they|Verb, base form"),
+    (3, scene, "{Who} {does}.", "{Who} {turned}.", "It happened yesterday|Tell it as if over|Move this into the past"),
     (1, scene, "{Who} {does} {where}.", "{Who} {turned} {where}.", "Put it into the past|Long ago"),
     (1, scene, "{Who} {did}.", "{Who} {does}.", "It happens every day|Tell it as if it were now"),
     (1, scene, "{Who} {does}.", "{Who} {be} {doing}.", "It is going on right now|Say it with -ing"),
@@ -154,14 +176,14 @@ TASKS = [  # weight, card, text, answer, wordings (a wording that holds the text
     (2, lexicon, "{like}", "{alike}", "Nearly the same as {like}|Another way to say {like}|A word close in meaning"),
     (2, lexicon, "{word}", "{gloss}", "Dictionary|Meaning of {word}|Say in other words what {word} is|Explain it"),
     (1, lexicon, "{gloss}", "{word}", "Which word is meant?|Riddle|Name it|It has a name"),
-    (2, lexicon, "{plain}", "{more}", "Comparing form|One is {plain}, the other is even"),
-    (1, lexicon, "{plain}", "{most}", "Above all others|{plain}, and of all the"),
-    (2, lexicon, "{noun}", "{article}", "a or an?|The small word in front|Say it with a or an"),
-    (2, sentence, "{misspelled}", "{s}", "One letter is wrong. Mend it|Repair the typing error|Proofread"),
-    (1, word, "{wrong}", "{word}", "How should this be spelled?|Typing error, should be|{wrong}? You mean"),
-    (1, sentence, "{misspelled}", "{wrong}", "Which word looks wrong?|Point at the typing error"),
-    (2, sentence, "{s}", "{swapped}", "Swap {w} for {new}|Where it says {w}, put {new}|Let {new} stand in for {w}"),
-    (2, sentence, "{s}", "{without}", "Leave out {w}|Strike {w}|Keep everything but {w}"),
+    (4, lexicon, "{plain}", "{more}", "Comparing form|One is {plain}, the other is even"),
+    (3, lexicon, "{plain}", "{most}", "Above all others|{plain}, and of all the"),
+    (3, lexicon, "{noun}", "{article}", "a or an?|The small word in front|Say it with a or an"),
+    (8, sentence, "{misspelled}", "{s}", "One letter is wrong. Mend it|Repair the typing error|Proofread"),
+    (6, word, "{wrong}", "{word}", "How should this be spelled?|Typing error, should be|{wrong}? You mean"),
+    (6, sentence, "{misspelled}", "{wrong}", "Which word looks wrong?|Point at the typing error"),
+    (6, sentence, "{s}", "{swapped}", "Swap {w} for {new}|Where it says {w}, put {new}|Let {new} stand in for {w}"),
+    (5, sentence, "{s}", "{without}", "Leave out {w}|Strike {w}|Keep everything but {w}"),
     (1, sentence, "{s}", "{before}", "Squeeze in {new} just before {w}|Set {new} in front of {w}"),
     (1, sentence, "{s}", "{after}", "Squeeze in {new} right after {w}|Let {new} follow {w}"),
     (2, sentence, "{gap}", "{w}", "Which word goes in the gap, {either}?|Gap word: {options}"),
@@ -179,17 +201,18 @@ TASKS = [  # weight, card, text, answer, wordings (a wording that holds the text
     (1, words, "{words}", "{count}", "Length of the list|How many are listed?"),
     (1, words, "{words}", "{longest}", "Which has more letters than the others?|Most letters"),
     (2, words, "{words}", "{one}", "Which begins with {letter}?|{letter} opens which of them?"),
-    (2, words, "{words}", "{dashes}", "Dash list|One per line with a dash|Bullets|Hang a dash before each"),
+    (3, words, "{words}", "{dashes}", "Dash list|One per line with a dash|Bullets|Hang a dash before each"),
     (1, words, "{words}", "{stars}", "Star list|A star in front of each"),
-    (2, words, "{words}", "{numbered}", "Number them|Lines 1, 2, 3 and so on|Give each a number and a line"),
-    (1, words, "{words}", "{lines}", "One below the other|No commas, new lines"),
-    (1, words, "{lines}", "{words}", "Back on one line, with commas|Flatten the lines"),
+    (4, words, "{words}", "{numbered}", "Number them|Lines 1, 2, 3 and so on|Give each a number and a line"),
+    (2, words, "{words}", "{lines}", "One below the other|No commas, new lines"),
+    (2, words, "{lines}", "{words}", "Back on one line, with commas|Flatten the lines"),
     (1, words, "{dashes}", "{words}", "From bullets to commas|Flatten the bullets"),
     (1, words, "{spaces}", "{words}", "Commas between the words|Comma, comma, comma"),
     (1, words, "{words}", "{spaces}", "Drop the commas|Words with nothing but spaces"),
     (1, words, "{words}", "{ands}", "Say the last one with and|And before the last"),
     (1, words, "{doubled}", "{words}", "Each only once|Drop what comes twice"),
-    (2, record, "{pairs}", "{json}", "As JSON|JSON object|Pack it into JSON"),
+    (3, record, "{pairs}", "{json}", "As JSON|JSON object|Pack it into JSON"),
+    (4, told, "{told}", "{json}", "As JSON, keys {keys}|JSON object of {keys}|Pack it into JSON: {keys}"),
     (1, record, "{equals}", "{json}", "From equals signs to JSON|Pack these into JSON"),
     (1, record, "{json}", "{pairs}", "Unpack the JSON|From JSON to plain"),
     (1, record, "{json}", "{keys}", "Keys only|List the keys of the object"),
@@ -199,7 +222,7 @@ TASKS = [  # weight, card, text, answer, wordings (a wording that holds the text
     (1, numbers, "{a} + {b}", "{sum}", "Plus|Altogether|Put the two together"),
     (1, numbers, "{a} - {b}", "{difference}", "Minus|What is left?"),
     (1, numbers, "{bought}", "{sum}", "How many in the end?|And now there are"),
-    (1, numbers, "{n}", "{in_words}", "Number in letters|Say the number"),
+    (3, numbers, "{n}", "{in_words}", "Number in letters|Say the number"),
     (1, numbers, "{in_words}", "{n}", "As figures|Back into digits"),
     (1, numbers, "{sequence}", "{next}", "Go on|Which number follows?"),
     (1, numbers, "{owned}", "{n}", "Number in it|Only the figure|Copy the number you see"),

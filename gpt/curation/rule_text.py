@@ -6,13 +6,15 @@ in many plain layouts, so that fine-tuning later has to teach only its own forma
 the Alpaca prompt. Words and sentences come from the pretraining corpus, so they practically never repeat.
 
     material = make_material(corpus_texts, gloss_text)
-    text = rule_text(Random(1), material, Ban(test_entries))
+    text, answers = rule_text(Random(1), material, Ban(test_entries))
+    text[answers[0]]  # "THE GIRL READS A BOOK."
 """
 
 import re
 from bisect import bisect
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import accumulate
 from random import Random
 
 from gpt.curation.material import Material
@@ -110,10 +112,13 @@ TOGETHER = ["{text} -> {answer}", "{text} => {answer}", "{text} = {answer}", "{t
             "{text} becomes {answer}", "| {text} | {answer} |", "in: {text}\nout: {answer}\n",
             "input: {text}\noutput: {answer}", "* {text} ({answer})", "text: {text}, answer: {answer}"]  # fmt: skip
 FORBIDDEN = re.compile(r"###|Instruction:|Response:|Input:")
+ENDING = re.compile(r"\n+|.?")
+OPEN, CLOSE = "\ue000", "\ue001"  # around each answer while a document is put together; no text has them
 
 
 def lay_out(layout: str, ask: str, text: str, answer: str) -> str:
-    """The item in the layout: the line of an empty text falls away, several lines begin on a line of their own."""
+    """The item in the layout, its answer marked: the line of an empty text falls away, several lines begin on a line
+    of their own."""
     if not text:
         layout = HEADINGS.sub("", layout)
         layout = re.sub(r"(?m)^[^{\n]*{text}\"?\n+", "", layout)
@@ -121,7 +126,15 @@ def lay_out(layout: str, ask: str, text: str, answer: str) -> str:
         layout = layout.replace(f": {{{name}}}", f":\n{{{name}}}") if "\n" in value else layout
     stop, seam = ("", " ") if ask[-1] in "?.:" else (".", ": ")
     both, quoted = (f"{ask}{seam}{mark}{text}{mark}" if text else ask + stop for mark in ("", '"'))
-    return layout.format(ask=ask, text=text, answer=answer, both=both, quoted=quoted)
+    return layout.format(ask=ask, text=text, answer=OPEN + answer + CLOSE, both=both, quoted=quoted)
+
+
+def find_answers(marked: str) -> tuple[str, list[slice]]:
+    """The document without its marks, and where the answers stand in it, each with what ends it: the line breaks that
+    follow, or one other character."""
+    parts = re.split(f"[{OPEN}{CLOSE}]", marked)  # by turns: what is not an answer, and an answer
+    seams, text = list(accumulate(map(len, parts))), "".join(parts)
+    return text, [slice(a, ENDING.match(text, b).end()) for a, b in zip(seams[0::2], seams[1::2], strict=False)]
 
 
 def make_items(rng: Random, material: Material, ban: Ban | None, n: int) -> list[tuple[str, str, str]]:
@@ -153,8 +166,11 @@ def block(rng: Random, material: Material, ban: Ban | None, layout: str) -> str:
     return "\n\n".join(lay_out(layout, *item) for item in items)
 
 
-def rule_text(rng: Random, material: Material, ban: Ban | None = None) -> str:
-    """One document: one to five blocks, half of the documents in a single layout. Holds nothing that `ban` refuses."""
+def rule_text(rng: Random, material: Material, ban: Ban | None = None) -> tuple[str, list[slice]]:
+    """One document and where its answers are: one to five blocks, half of the documents in a single layout.
+
+    Holds nothing that `ban` refuses.
+    """
     while True:
         layouts = rng.choices(ONE_BY_ONE, k=rng.choice([1, 1, 2, 3, 5]))
         if rng.random() < 0.5:
@@ -163,6 +179,6 @@ def rule_text(rng: Random, material: Material, ban: Ban | None = None) -> str:
         if rng.random() < 0.4:  # something before the task that is not the task, as prompts have it
             preamble = rng.choice(PREAMBLES if rng.random() < 0.7 else material.sentences)
             blocks = [f"{preamble}\n\n{part}" for part in blocks]
-        text = "\n\n".join(blocks).strip()
+        text, answers = find_answers("\n\n".join(blocks).strip())
         if text and not FORBIDDEN.search(text) and not (ban and ban.has_text(text)):
-            return text
+            return text, answers

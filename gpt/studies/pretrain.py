@@ -120,11 +120,14 @@ def pretrain(
     optimizer: torch.optim.Optimizer,
     mixture: Mixture,
     config: PretrainConfig,
-    task_row: Callable[[int, np.random.Generator], np.ndarray] | None = None,
+    task_row: Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]] | None = None,
     first_step: int = 0,
 ) -> Iterator[tuple[int, float]]:
-    """Train and yield (step, loss in nats per token). A step's data depends on the seed and the step alone, so a run
-    that is stopped and started again at `first_step` sees what it would have seen."""
+    """Train and yield (step, loss in nats per counted token). A step's data depends on the seed and the step alone, so
+    a run that is stopped and started again at `first_step` sees what it would have seen.
+
+    `task_row(length, rng)` gives ids and which of them count; of the other rows every id counts.
+    """
     n_steps = config.tokens // config.batch_tokens
     model.train()
     for step in range(first_step, n_steps):
@@ -137,18 +140,20 @@ def pretrain(
         rows = config.batch_tokens // length // (2 if full else 1)  # all logits at once: half the batch fits better
         kinds = rng.random(rows)
         tasks = config.tasks if task_row is not None and done >= config.tasks_from else 0.0
-        ids = [
-            task_row(length + 1, rng)
-            if kind < tasks
-            else (mixture.repeated_row if kind < tasks + config.repeats else mixture.row)(length + 1, rng)
-            for kind in kinds
-        ]
-        batch = torch.from_numpy(np.stack(ids).astype(np.int64)).to(model.device)  # (B, T + 1)
+        batch = np.empty((rows, length + 1), dtype=np.int64)
+        counted = np.ones((rows, length + 1), dtype=bool)
+        for row, kind in enumerate(kinds):
+            if kind < tasks:
+                batch[row], counted[row] = task_row(length + 1, rng)
+            else:
+                make_row = mixture.repeated_row if kind < tasks + config.repeats else mixture.row
+                batch[row] = make_row(length + 1, rng)
+        ids, counts = (torch.from_numpy(array).to(model.device) for array in (batch, counted))  # (B, T + 1)
         for group in optimizer.param_groups:
             group["lr"] = lr_at(step, config)
         with autocast(model.device, config.precision):
-            hidden = model.hidden(batch[:, :-1]).flatten(0, 1)  # (N, C)
-            targets = batch[:, 1:].flatten()  # (N,)
+            hidden = model.hidden(ids[:, :-1])[counts[:, 1:]]  # (N, C)
+            targets = ids[:, 1:][counts[:, 1:]]  # (N,)
             if full:
                 loss = F.cross_entropy(model.logits(hidden).float(), targets)
             else:
@@ -177,11 +182,15 @@ def held_out_loss(model: GPT, ids: np.ndarray, length: int = 256, rows: int = 60
     return total / n
 
 
-def curve_lines(curve: Sequence[dict]) -> dict[str, tuple[list[float], list[float]]]:
-    """Losses by million tokens read, as `plot_lines` takes them: on what is read, task-like text and all, and on
-    held-out text."""
-    lines = {}
-    for name, label in (("loss", "read, running mean"), ("held_out", "held-out text")):
-        known = [point for point in curve if point.get(name) is not None]
-        lines[label] = [point["tokens"] / 1e6 for point in known], [point[name] for point in known]
+def curve_lines(stages: Sequence[dict]) -> dict[str, tuple[list[float], list[float]]]:
+    """Losses by million tokens read in all stages, as `plot_lines` takes them: on what is learned, task-like text and
+    all, and on held-out text. A stage is {"config": ..., "curve": points}, tokens counted from its own beginning."""
+    lines, read = {"learned, running mean": ([], []), "held-out text": ([], [])}, 0
+    for stage in stages:
+        for point in stage["curve"]:
+            for name, (xs, ys) in zip(("loss", "held_out"), lines.values(), strict=True):
+                if point.get(name) is not None:
+                    xs.append((read + point["tokens"]) / 1e6)
+                    ys.append(point[name])
+        read += stage["config"]["tokens"]
     return lines

@@ -2,6 +2,7 @@ import json
 import re
 import time
 from collections import Counter
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from gpt.curation.cards import WORDS, tale
 from gpt.curation.material import Material, clean_sentences, make_material
 from gpt.curation.rule_tasks import TASKS
-from gpt.curation.rule_text import ONE_BY_ONE, TOGETHER, Ban, lay_out, make_items, rule_text
+from gpt.curation.rule_text import CLOSE, ONE_BY_ONE, OPEN, TOGETHER, Ban, find_answers, lay_out, make_items, rule_text
 from gpt.curation.templates import TEMPLATES, make_entries
 
 GLOSSES = """lamp (noun): a thing that gives light. Similar words: lantern, light.
@@ -34,7 +35,7 @@ def material() -> Material:
 
 def documents(material: Material, n: int, ban: Ban | None = None) -> list[str]:
     rng = Random(5)
-    return [rule_text(rng, material, ban) for _ in range(n)]
+    return [rule_text(rng, material, ban)[0] for _ in range(n)]
 
 
 def examples(material: Material, text: str, answer: str, n: int = 30) -> list[tuple[str, str]]:
@@ -76,6 +77,7 @@ ANSWERS = [  # text pattern, answer pattern, whether the answer is right
     ("{lines}", "{words}", lambda t, a: t.split("\n") == a.split(", ")),
     ("{doubled}", "{words}", lambda t, a: list(dict.fromkeys(t.split(", "))) == a.split(", ")),
     ("{pairs}", "{json}", lambda t, a: dict(p.split(": ") for p in t.split("; ")) == json.loads(a)),
+    ("{told}", "{json}", lambda t, a: all(str(v).lower() in t.lower() for v in json.loads(a).values())),
     ("{json}", "{value}", lambda t, a: a in json.loads(t).values()),
     ("{some}", "{largest}", lambda t, a: int(a) == max(numbers(t))),
     ("{some}", "{rising}", lambda t, a: numbers(a) == sorted(numbers(t))),
@@ -110,14 +112,15 @@ def test_there_are_fifty_tasks_and_ten_layouts_and_much_copying():
     copying = sum(weight for weight, _, text, answer, _ in TASKS if text == answer)
     assert len(TASKS) >= 50
     assert len(set(ONE_BY_ONE + TOGETHER)) >= 10
-    assert copying > 0.18 * sum(weight for weight, *_ in TASKS)
+    assert copying > 0.12 * sum(weight for weight, *_ in TASKS)
 
 
 def test_the_same_seed_gives_the_same_text(material):
     assert rule_text(Random(3), material) == rule_text(Random(3), material)
-    assert len({rule_text(Random(seed), material) for seed in range(50)}) == 50
+    assert len({rule_text(Random(seed), material)[0] for seed in range(50)}) == 50
 
 
+@pytest.mark.long
 def test_no_text_holds_a_piece_of_the_alpaca_prompt(material):
     text = "\n".join(documents(material, 2000))
     assert not re.search(r"###|Instruction:|Response:|Input:|Below is an instruction", text)
@@ -137,13 +140,30 @@ def test_no_wording_is_one_of_the_templates():
     assert ours & theirs <= {""}
 
 
+def test_answers_are_found_where_they_stand(material):
+    for layout in ONE_BY_ONE + TOGETHER:
+        together = "\n\n".join(lay_out(layout, "Shout", text, text.upper()) for text in ("ab", "cd e"))
+        text, answers = find_answers(together)
+        assert [text[answer].strip('\n") |,') for answer in answers] == ["AB", "CD E"], layout
+    assert find_answers(f"A: {OPEN}1{CLOSE}\n\nB - {OPEN}2{CLOSE}") == ("A: 1\n\nB - 2", [slice(3, 6), slice(10, 11)])
+    assert find_answers("no answer") == ("no answer", [])
+    for text, answers in (rule_text(Random(seed), material) for seed in range(200)):
+        assert answers and not re.search(f"[{OPEN}{CLOSE}]", text)
+        assert all(before.stop <= after.start for before, after in pairwise(answers))
+        assert answers[-1].stop <= len(text)
+
+
+def marked(*item: str) -> str:
+    return lay_out(*item).translate({ord(OPEN): "<", ord(CLOSE): ">"})
+
+
 def test_the_line_of_an_empty_text_falls_away():
-    assert lay_out("Task: {ask}\nText: {text}\nAnswer: {answer}", "Say 'a'", "", "a") == "Task: Say 'a'\nAnswer: a"
-    assert lay_out("{text}\n\n{ask}\n\n{answer}", "Say 'a'", "", "a") == "Say 'a'\n\na"
+    assert marked("Task: {ask}\nText: {text}\nAnswer: {answer}", "Say 'a'", "", "a") == "Task: Say 'a'\nAnswer: <a>"
+    assert marked("{text}\n\n{ask}\n\n{answer}", "Say 'a'", "", "a") == "Say 'a'\n\n<a>"
 
 
 def test_an_answer_of_several_lines_begins_on_its_own_line():
-    assert lay_out("Q: {both}\nA: {answer}", "Bullets", "x, y", "- x\n- y") == "Q: Bullets: x, y\nA:\n- x\n- y"
+    assert marked("Q: {both}\nA: {answer}", "Bullets", "x, y", "- x\n- y") == "Q: Bullets: x, y\nA:\n<- x\n- y>"
 
 
 # ---- the ban ----
@@ -247,5 +267,5 @@ def test_a_second_gives_200_kilobytes(material):
     ban = Ban(make_entries(3, 1))
     rng, n, start = Random(1), 0, time.process_time()
     while n < 200_000:
-        n += len(rule_text(rng, material, ban))
+        n += len(rule_text(rng, material, ban)[0])
     assert time.process_time() - start < 1

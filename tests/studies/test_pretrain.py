@@ -119,9 +119,47 @@ def test_a_stop_in_the_middle_changes_nothing() -> None:
     assert torch.equal(whole.wte.weight, halves.wte.weight)
 
 
-def test_the_curve_takes_points_without_a_held_out_loss() -> None:
-    lines = curve_lines([{"tokens": 1e6, "loss": 5.0}, {"tokens": 2e6, "loss": 4.0, "held_out": 4.5}])
-    assert lines == {"read, running mean": ([1.0, 2.0], [5.0, 4.0]), "held-out text": ([2.0], [4.5])}
+def test_of_a_task_only_the_answers_are_learned() -> None:
+    ids = np.random.default_rng(1).integers(0, 300, 17)
+    is_answer = np.arange(17) >= 12
+
+    def first_loss(counted: np.ndarray) -> tuple[float, float]:
+        torch.manual_seed(0)
+        model = GPT(SMALL)
+        config = dataclasses.replace(CONFIG, tasks=1.0, tasks_from=0.0, full_softmax_from=0.0)
+        whole = F.cross_entropy(
+            model(torch.from_numpy(ids[None, :-1]))[0][counted[1:]], torch.from_numpy(ids)[1:][counted[1:]]
+        )
+        steps = pretrain(model, make_optimizer(model, config), mixture(), config, lambda n, rng: (ids[:n], counted[:n]))
+        return next(steps)[1], whole.item()
+
+    ours, expected = first_loss(is_answer)
+    assert ours == pytest.approx(expected, abs=1e-5)
+    everything, _ = first_loss(np.ones(17, dtype=bool))  # the wrong variant: what is asked about is learned as well
+    assert everything != pytest.approx(expected, abs=1e-3)
+
+
+def test_task_rows_mark_the_tokens_of_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "make_material", lambda texts, glosses: None)
+    text = "Task: Shout\nText: a lantern\nAnswer: A LANTERN"
+    monkeypatch.setattr(script, "rule_text", lambda rng, material, ban: (text, [slice(text.index("A L"), len(text))]))
+    ids, is_answer = script.make_task_row(Path("no texts here"))(24, np.random.default_rng(0))
+    tokenizer = script.load_tokenizer()
+    once = [*tokenizer.encode(" A LANTERN"), tokenizer.eot_id]
+    assert len(ids) == len(is_answer) == 24
+    assert ids[is_answer].tolist()[: len(once)] == once
+    assert 0 < is_answer[: len(tokenizer.encode(text)) + 1].sum() == len(once)
+
+
+def test_the_curve_takes_points_without_a_held_out_loss_and_adds_up_the_stages() -> None:
+    first = {
+        "config": {"tokens": 2.5e6},
+        "curve": [{"tokens": 1e6, "loss": 5.0}, {"tokens": 2e6, "loss": 4.0, "held_out": 4.5}],
+    }
+    second = {"config": {"tokens": 1e6}, "curve": [{"tokens": 1e6, "loss": 3.0, "held_out": 4.25}]}
+    learned, held_out = curve_lines([first, second]).values()
+    assert learned == ([1.0, 2.0, 3.5], [5.0, 4.0, 3.0])
+    assert held_out == ([2.0, 3.5], [4.5, 4.25])
 
 
 def test_the_products_are_taken_in_the_precision_asked_for() -> None:
@@ -152,9 +190,14 @@ def test_the_script_makes_a_model_out_of_text_files(
     assert script.main(flags) == 0
     assert load_model(out).config == small
     facts = json.loads((out / "pretraining.json").read_text())
-    assert facts["config"]["tokens"] == 6144 * 4
-    assert facts["config"]["precision"] == "float32"  # no CPU is trusted to be fast in bf16
+    (stage,) = facts["stages"]
+    assert stage["config"]["tokens"] == 6144 * 4
+    assert stage["config"]["precision"] == "float32"  # no CPU is trusted to be fast in bf16
     assert facts["held_out"]["stories"] < 11
+    begun = [*flags[:2], str(tmp_path / "further"), *flags[3:], "--lr", "0", "--start", str(out)]
+    assert script.main(begun) == 0
+    assert len(json.loads((tmp_path / "further" / "pretraining.json").read_text())["stages"]) == 2
+    assert torch.equal(load_model(tmp_path / "further").wte.weight, load_model(out).wte.weight)
     assert script.main([*flags, "--precision", "fp16"]) == 2
     assert "use float32 or bf16" in capsys.readouterr().err
     assert script.main([str(tmp_path), "--out", str(out)]) == 2  # no texts there
