@@ -75,7 +75,7 @@ def plot_losses(history: Sequence[dict], loss_on: str = "response", ax: Axes | N
         ax.annotate(f"best {best['val'][loss_on]:.2f}", (best["step"], best["val"][loss_on]), xytext=(0, 9),
                     textcoords="offset points", ha="center", fontsize=9)  # fmt: skip
     ax.set_ylim(bottom=0)
-    ax.legend(facecolor="#fdfdfb", edgecolor="none", framealpha=0.9, fontsize=9)
+    ax.figure.legend(frameon=False, fontsize=9, ncols=2, loc="outside lower left")
     return ax
 
 
