@@ -42,18 +42,10 @@ def compare_run(
             templates[label] = load_settings(folder)[0].template
             if not data:
                 check_same_test(run, split, folder)
-    answers = {
-        label: answer(
-            folder,
-            test,
-            templates[label],
-            max_new_tokens,
-            partial(load_model, folder, device),
-            keep=out or run,
-            label=label,
-        )
-        for label, folder in models.items()
-    }
+    answers = {}
+    for label, folder in models.items():
+        load = partial(load_model, folder, device)
+        answers[label] = answer(folder, test, templates[label], max_new_tokens, load, keep=out or run, label=label)
     comparison = compare_models(test, answers, split["train"])
     out = out or (run / f"on-{data.stem}" if data else run) / "comparison"
     write_comparison(out, comparison, test, answers, (data or Path(settings.data)).name)
