@@ -114,9 +114,10 @@ class Row:
 def generate_steps(
     model: GPT, prompts: Sequence[list[int]], *, max_new_tokens: int | Sequence[int] = 256, sampling: Sampling = GREEDY,
     eot_id: int = 50256, is_stopped: Callable[[list[int]], bool] | None = None, first_row: int = 0,
-    past_context: str = "stop", batch_size: int = 64,
+    past_context: str = "stop", batch_size: int | None = None,
 ) -> Iterator[list[Step]]:  # fmt: skip
-    """Continue every prompt, and yield after each pass what the rows at work got: at most batch_size rows.
+    """Continue every prompt, and yield after each pass what the rows at work got: at most batch_size rows, by itself
+    64, or 128 where these take little memory.
 
     A row ends at end of text, `is_stopped(new ids)`, max_new_tokens (one number, or one for each prompt) or, if
     past_context is "stop", when the context is full. With "slide" the newest half of the context is then read anew,
@@ -126,6 +127,7 @@ def generate_steps(
     """
     context = model.config.context_length
     limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
+    batch_size = rows_at_once(model, prompts, limits) if batch_size is None else batch_size
     check_limits(prompts, context, limits, batch_size)
     if past_context not in ("stop", "slide"):
         raise ValueError(f"past_context {past_context!r} is not known: use stop or slide")
@@ -175,6 +177,13 @@ def fill_gaps(going: list[int]) -> list[int]:
     """The same places, the last in the gaps, [0, 2, 3, 5] as [0, 5, 2, 3]: most rows stay and need not be copied."""
     late, staying = [place for place in going if place >= len(going)], set(going)
     return [place if place in staying else late.pop() for place in range(len(going))]
+
+
+def rows_at_once(model: GPT, prompts: Sequence[list[int]], limits: Sequence[int]) -> int:
+    """More rows share each reading of the weights: 128 where their keys and values take at most a gigabyte, else 64."""
+    longest = max((len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=False)), default=0)
+    a_token = 2 * model.config.n_layer * model.config.n_embd * model.wte.weight.element_size()  # bytes
+    return 128 if 128 * min(longest, model.config.context_length) * a_token <= 2**30 else 64
 
 
 def check_limits(prompts: Sequence[list[int]], context: int, limits: Sequence[int], batch_size: int) -> None:
@@ -255,7 +264,7 @@ def prompt_room(model: GPT, max_new_tokens: int) -> int:
 
 def respond(
     model: GPT, tokenizer: Tokenizer, entries: Sequence[Entry], *, template: str = "alpaca", max_new_tokens: int = 256,
-    sampling: Sampling = GREEDY, batch_size: int = 64, past_context: str = "stop", shots: Sequence[Entry] = (),
+    sampling: Sampling = GREEDY, batch_size: int | None = None, past_context: str = "stop", shots: Sequence[Entry] = (),
 ) -> Iterator[Response]:  # fmt: skip
     """Answer each entry's instruction, in their order; the prompt ids are those of training, as long as they fit.
 

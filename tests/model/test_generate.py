@@ -11,6 +11,7 @@ from gpt.model.generate import (
     generate_steps,
     prefill,
     respond,
+    rows_at_once,
     sample_next,
     stream_response,
     token_probabilities,
@@ -240,6 +241,18 @@ def test_places_that_become_free_are_taken_and_never_too_many(short_model: GPT) 
     assert sorted({step.row for step in steps[0]}) == [0, 1, 2]
     order = [step.row for pass_ in steps for step in pass_ if step.stopped_by]
     assert sorted(order) == list(range(8)) and order[-1] == 0 and order[0] == 1
+
+
+def test_more_rows_go_together_where_they_take_little_memory(short_model: GPT) -> None:
+    """gpt2 keeps 73,728 bytes a token: 128 rows of 113 tokens are below 2**30 bytes, of 114 above."""
+    gpt2 = GPT.without_weights(GPTConfig())
+    prompts = [[1] * 50, [1] * 13, [1]]
+    assert rows_at_once(gpt2, prompts, [63, 100, 63]) == 128
+    assert rows_at_once(gpt2, prompts, [64, 100, 63]) == 64
+    assert rows_at_once(gpt2, prompts, [63, 101, 63]) == 64
+    assert rows_at_once(GPT.without_weights(GPTConfig(n_layer=1)), prompts, [10**6] * 3) == 128  # a context has an end
+    steps = next(generate_steps(short_model, [[i] for i in range(130)], max_new_tokens=2, eot_id=300))
+    assert len(steps) == 128
 
 
 def test_a_row_that_leaves_costs_no_copy_of_those_that_stay() -> None:
