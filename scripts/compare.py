@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from gpt.evaluation.constraints import check_constraints
-from gpt.evaluation.plots import plot_paired_differences, plot_scores, save_figure
+from gpt.evaluation.plots import plot_scores, save_figure
 from gpt.studies.comparison import compare_models, comparison_page, floor_sentence, verdict
+from gpt.studies.figures import plot_paired_differences
 from gpt.studies.page import html_page
 from gpt.text.entries import Entry, load_entries
 from gpt.training.run import load_settings, load_split

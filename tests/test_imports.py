@@ -24,6 +24,7 @@ ROOMS = {
         filters toxicity personal_data dedup balance pipeline data_card
     """.split(),
     "studies": [
+        "figures",
         "recipe",
         "self_check",
         "pretrain",
@@ -124,7 +125,7 @@ def test_every_file_says_what_it_is_and_every_signature_has_types(path: Path) ->
 
 def test_the_trunk_can_be_read_in_an_evening() -> None:
     trunk = [path for path in FILES if path.parent.name not in SIDE_ROOMS]
-    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in trunk) < 4320
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in trunk) <= 4200
 
 
 @pytest.mark.long

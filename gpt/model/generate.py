@@ -116,8 +116,7 @@ def generate_steps(
     eot_id: int = 50256, is_stopped: Callable[[list[int]], bool] | None = None, first_row: int = 0,
     past_context: str = "stop", batch_size: int | None = None,
 ) -> Iterator[list[Step]]:  # fmt: skip
-    """Continue every prompt, and yield after each pass what the rows at work got: at most batch_size rows, by itself
-    64, or 128 where these take little memory.
+    """Continue every prompt, and yield after each pass what the rows at work got: `rows_at_once` or batch_size at most.
 
     A row ends at end of text, `is_stopped(new ids)`, max_new_tokens (one number, or one for each prompt) or, if
     past_context is "stop", when the context is full. With "slide" the newest half of the context is then read anew,

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 
 from gpt.evaluation.judge import ASPECTS, SCALES, Verdict
 from gpt.evaluation.metrics import bootstrap_interval, rouge_l
-from gpt.evaluation.plots import plot_agreement, plot_paired_differences, plot_score_histograms
 from gpt.evaluation.report import quoted, table
 from gpt.studies.agreement import (
     Score,
@@ -23,6 +22,7 @@ from gpt.studies.agreement import (
     paired_difference,
     spearman,
 )
+from gpt.studies.figures import plot_agreement, plot_paired_differences, plot_score_histograms
 from gpt.text.entries import words
 
 Found = dict[tuple[str, str], dict[int, Verdict]]
