@@ -9,7 +9,7 @@ import lzma
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from random import Random
 
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from gpt.curation.material import make_material
 from gpt.curation.rule_text import Ban, rule_text
-from gpt.evaluation.plots import plot_lines, save_figure
+from gpt.evaluation.plots import GREY, plot_lines, save_figure
 from gpt.model.gpt2 import GPT
 from gpt.studies.pretrain import Mixture, PretrainConfig, curve_lines, held_out_loss, make_optimizer, pretrain
 from gpt.text.entries import load_entries
@@ -152,6 +152,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     facts = {"tokens": {name: len(ids) for name, ids in sources.items()}, "stages": stages, "held_out": losses}
     write_json(args.out / "pretraining.json", facts)
     ax = plot_lines(curve_lines(stages), "Pretraining", "million tokens", "nats per token")
+    for begin in accumulate(stage["config"]["tokens"] / 1e6 for stage in stages[:-1]):
+        ax.axvline(begin, color=GREY, linewidth=0.8, linestyle=":")
     write_atomically(args.out / "curve.png", lambda part: save_figure(ax, part))
     print(f"{args.out}: held-out loss " + ", ".join(f"{name} {loss:.2f}" for name, loss in losses.items()))
     return 0
