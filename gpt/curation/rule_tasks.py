@@ -22,8 +22,8 @@ from gpt.curation.cards import (
 )
 from gpt.curation.material import Material
 
-LISTS = [*map(WORDS.get, ("plural", "verbs", "comparative", "things", "adjectives"))]
-EVERYDAY = sorted({word for words in LISTS for word in words if word.isalpha()})
+LISTS = ("plural", "verbs", "comparative", "things", "adjectives")
+EVERYDAY = sorted({word for name in LISTS for word in WORDS[name] if word.isalpha()})
 
 
 def some_word(rng: Random, m: Material) -> str:

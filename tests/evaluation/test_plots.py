@@ -3,12 +3,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pytest
 
-from gpt.evaluation.plots import (
-    plot_losses,
-    plot_scores,
-    running_mean,
-    save_figure,
-)
+from gpt.evaluation.plots import plot_losses, plot_scores, running_mean, save_figure
 
 
 def report(step: int, loss: float | None, val: float | None = None) -> dict:
