@@ -26,7 +26,7 @@ from gpt.training.train import TrainConfig
 from gpt.weights.checkpoint import load_model, write_atomically, write_json
 from scripts.choices import choose_device
 from scripts.command import add_config_flags, config_from, make_parser, one_line_errors
-from scripts.new_run import ENTRIES, TINY_SETTINGS
+from scripts.new_run import ENTRIES, TINY_SETTINGS, settings_of
 
 QUESTIONS = {
     "unseen-templates": experiments.unseen_templates,
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_config_flags(parser, TrainConfig, flags, TINY_SETTINGS)
     args = parser.parse_args(argv)
     device, _ = choose_device(args.device)
-    config = config_from(args, TrainConfig, **(TINY_SETTINGS if args.model == "gpt2-tiny" else {}))
+    config = config_from(args, TrainConfig, **settings_of(args.model))
     entries, given = load_entries(args.data), {name: value for name, value in vars(args).items() if name == "junk"}
     if "rows" in args:
         entries = random.Random(config.seed).sample(entries, min(args.rows, len(entries)))

@@ -12,7 +12,7 @@ from gpt.text.entries import Entry, entries_sha256, read_entries
 from gpt.training.run import RunSettings
 from gpt.training.train import TrainConfig, make_scaler
 from gpt.tuning.turns import check_turns, exchanges
-from gpt.weights.checkpoint import write_atomically
+from gpt.weights.checkpoint import SIZES, read_json, write_atomically
 from scripts.choices import choose_model, default_precision
 from scripts.command import config_from
 from scripts.recipe import fetch_entries, recipe_flags
@@ -47,8 +47,7 @@ def new_run(args: argparse.Namespace, device: torch.device) -> tuple[Path, RunSe
         check_conversations(entries, data)
         converted.pop("later_turns", 0)  # they are not left out
     model, why = choose_model(getattr(args, "model", None), device)
-    if model == "gpt2-tiny":
-        config = config_from(args, TrainConfig, **defaults | TINY_SETTINGS)
+    config = config_from(args, TrainConfig, **defaults | settings_of(model))
     if config.lora_rank and "lr" not in args:
         config = replace(config, lr=LORA_LR * config.lr)
     template, split = getattr(args, "template", "alpaca"), getattr(args, "split", "grouped")
@@ -60,6 +59,15 @@ def new_run(args: argparse.Namespace, device: torch.device) -> tuple[Path, RunSe
     )  # fmt: skip
     facts = {"why": why, "converted": converted, "precision": f"{config.precision} ({reason})", "rejected": rejected}
     return folder, settings, facts
+
+
+def settings_of(model: str) -> dict[str, object]:
+    """What is usual for this model where it is not TrainConfig's: TINY_SETTINGS for gpt2-tiny, by its name or as a
+    folder of its shape (a copy, a run that began from it)."""
+    path, tiny = Path(model) / "config.json", SIZES["gpt2-tiny"]
+    found = read_json(path) if path.exists() else {}
+    has_its_shape = (found.get("n_layer"), found.get("n_embd")) == (tiny.n_layer, tiny.n_embd)
+    return TINY_SETTINGS if model == "gpt2-tiny" or has_its_shape else {}
 
 
 def check_conversations(entries: list[Entry], data: Path) -> None:

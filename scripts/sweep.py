@@ -18,7 +18,7 @@ from gpt.training.train import StepReport, TrainConfig
 from gpt.weights.checkpoint import load_model, read_json, write_atomically, write_json
 from scripts.choices import choose_device, choose_model, default_precision
 from scripts.command import add_config_flags, config_from, make_parser, one_line_errors
-from scripts.new_run import ENTRIES, TINY_SETTINGS
+from scripts.new_run import ENTRIES, TINY_SETTINGS, settings_of
 
 FLAGS = "epochs batch_size micro_batch schedule dropout loss_on precision max_length eval_every freeze lora_rank seed"
 RATES = {"gpt2-tiny": [1e-4, 2e-4, 4e-4, 8e-4]}
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     device, shown = choose_device(args.device)
     model, why = choose_model(getattr(args, "model", None), device)
-    defaults = {"precision": default_precision(device)[0]} | (TINY_SETTINGS if model == "gpt2-tiny" else {})
+    defaults = {"precision": default_precision(device)[0]} | settings_of(model)
     config = config_from(args, TrainConfig, **defaults)
     rates = getattr(args, "rates", None) or RATES.get(model, OTHER_RATES)
     configs = [replace(config, lr=rate) for rate in sorted(set(rates))]  # a rate of 0 is refused here

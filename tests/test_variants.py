@@ -10,7 +10,7 @@ import torch
 from gpt.text.entries import load_entries
 from gpt.tuning.adapter import load_adapter
 from gpt.tuning.lora import lora_layers
-from gpt.weights.checkpoint import load_model
+from gpt.weights.checkpoint import load_model, write_json
 from scripts import finetune, new_run, variants
 from scripts.new_run import ENTRIES, LORA_LR, TINY_SETTINGS
 
@@ -81,6 +81,14 @@ def test_lora_learns_at_ten_times_the_rate_unless_one_is_given(data: Path) -> No
     assert rate() == TINY_SETTINGS["lr"]
     assert rate("--lora-rank", "8") == pytest.approx(LORA_LR * TINY_SETTINGS["lr"])
     assert rate("--lora-rank", "8", "--lr", "1e-4") == 1e-4
+
+
+def test_a_folder_of_the_tiny_models_shape_learns_at_its_rate_and_another_at_the_usual(tmp_path: Path) -> None:
+    for name, n_layer in (("copy", 8), ("other", 6)):
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "config.json", {"n_layer": n_layer, "n_embd": 128})
+    assert new_run.settings_of(str(tmp_path / "copy")) == new_run.settings_of("gpt2-tiny") == TINY_SETTINGS
+    assert new_run.settings_of(str(tmp_path / "other")) == new_run.settings_of("gpt2") == {}
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,22 @@ def forms(rng: Random) -> dict:
     return card | {"right": right, "wrong": wrong}
 
 
+def asked_forms(rng: Random) -> dict:
+    """Nouns, adjectives and opposites of which pretraining's tasks hold nothing, one of each and several of each: few
+    enough that every one is asked about in several wordings."""
+    asked = WORDS["asked"]
+    nouns = [(one, WORDS["plural"][one]) for one in rng.sample(asked["plural"], 3)]
+    adjectives = [(plain, *WORDS["comparative"][plain]) for plain in rng.sample(asked["comparative"], 3)]
+    pairs = rng.sample([pair for pair in WORDS["opposites"] if pair[0] in asked["opposites"]], 4)
+    opposites = [rng.sample(pair, 2) for pair in pairs]
+    card = {}
+    for names, rows in (("one many", nouns), ("plain more most", adjectives), ("yes no", opposites)):
+        for name, words in zip(names.split(), zip(*rows, strict=True), strict=True):
+            card |= {name: words[0], f"{name}_list": ", ".join(words), f"{name}_lines": "- " + "\n- ".join(words)}
+        card[names.split()[0] + "_pairs"] = "\n".join(f"- {row[0]}: {row[1]}" for row in rows)
+    return card
+
+
 def facts(rng: Random) -> dict:
     """Things one knows: capitals, units, young animals, days, words of other languages."""
     names, n = rng.choice(["days", "months"]), rng.randint(2, 9)

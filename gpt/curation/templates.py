@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from gpt.curation.cards import (
     asked,
+    asked_forms,
     described,
     facts,
     forms,
@@ -95,14 +96,21 @@ ROWS = [  # name, kind, card, input, output, wordings, constraints
      'Correct the spelling of "{wrong}".|Fix this word: {wrong}|Write the word correctly.|'
      "The word is misspelled. Spell it right.|How is {wrong} really spelled?|"
      "What is the correct spelling of the word?"),
-    ("plural", "grammar", forms, "{one}", "{many}",
-     'What is the plural of "{one}"? => The plural of "{one}" is "{many}".|Write the plural form of the word.|'
-     "Give the plural: {one}|Turn the singular noun into a plural noun.|One {one}, two ... Complete with one word.|"
+    ("plural", "grammar", asked_forms, "{one}", "The plural of {one}: {many}",
+     "What is the plural of {one}?|Write the plural form of the word.|Give the plural: {one}|"
+     "Turn the singular noun into a plural noun.|One {one}, two ... Which word is missing?|"
      "Change the noun {one} to its plural.|How do you say {one} when there are several?"),
-    ("singular", "grammar", forms, "{many}", "{one}",
-     'What is the singular of "{many}"? => The singular of "{many}" is "{one}".|Write the singular form of the word.|'
-     "Give the singular: {many}|Turn the plural noun into a singular noun.|"
-     "Many {many}, but only one ... Complete with one word.|Change the noun {many} to its singular."),
+    ("singular", "grammar", asked_forms, "{many}", "{one}",
+     "What is the singular of {many}? => The singular of {many} is {one}.|Give the singular: {many}|"
+     "Write the singular form of the word. => The singular of {many} is {one}.|"
+     "Turn the plural noun into a singular noun. => The singular of {many} is {one}.|"
+     "Many {many}, but only one ... Complete the sentence. => Many {many}, but only one {one}.|"
+     "Change the noun {many} to its singular."),
+    ("plural_list", "grammar", asked_forms, "{one_list}", "{one_pairs}",
+     "Write each word with its plural: {one_list}|Put the plural behind every noun.|"
+     "Make bullet points of {one_list}, each with its plural.|What are the plurals of {one_list}? List them in pairs.|"
+     "Give every noun of the list and its plural.|List these nouns, each with its plural: {one_list}",
+     {"check": "n_items", "n": 3}),
     ("past_tense", "grammar", forms, "{base}", "{past}",
      'What is the past tense of "{base}"? => The past tense of "{base}" is "{past}".|'
      "Write the past tense of the verb.|Give the simple past of the verb: {base}|"
@@ -143,20 +151,32 @@ ROWS = [  # name, kind, card, input, output, wordings, constraints
      'Write "a" or "an" before the words.|Add the right article, a or an: {noun}|Is it a or an? {noun}|'
      'Complete with a or an: ___ {noun}|Put the correct indefinite article in front of "{noun}".|'
      "Choose between a and an and write the whole phrase."),
-    ("comparative", "grammar", forms, "{plain}", "{more}",
-     'What is the comparative of "{plain}"? => The comparative of "{plain}" is "{more}".|'
-     "Write the comparative form of the adjective.|Give the comparative: {plain}|"
-     "This one is {plain}, but that one is even ... Complete.|Change the adjective so that it compares two things.|"
+    ("comparative", "grammar", asked_forms, "{plain}", "{more}",
+     "What is the comparative of {plain}? => The comparative of {plain} is {more}.|Give the comparative: {plain}|"
+     "Write the comparative form of the adjective. => The comparative of {plain} is {more}.|"
+     "This one is {plain}, but that one is even ... Complete the sentence. "
+     "=> This one is {plain}, but that one is even {more}.|"
+     "Change the adjective so that it compares two things. => The comparative of {plain} is {more}.|"
      "Compare two things with the adjective {plain}. Write only its form."),
+    ("comparative_list", "grammar", asked_forms, "{plain_list}", "{more_lines}",
+     "Write the comparative of each adjective as bullet points: {plain_list}|"
+     "Turn these adjectives into comparatives, one on a line.|"
+     "Give the comparatives of {plain_list}, each after a dash.|Compare with each of these words. Use bullets.|"
+     "Put every adjective of the list into the comparative, line by line.|"
+     "Make these words comparative and list them in bullet points: {plain_list}", {"check": "n_items", "n": 3}),
     ("superlative", "grammar", forms, "{plain}", "{most}",
      'What is the superlative of "{plain}"? => The superlative of "{plain}" is "{most}".|'
      "Write the superlative form of the adjective.|Give the superlative: {plain}|"
      "This is {plain}, and of all of them it is the ... Complete.|"
      "Change the adjective so that it describes the top of a group.|Write the highest degree of {plain}."),
-    ("opposite", "antonyms", forms, "{yes}", "{no}",
-     'What is the opposite of "{yes}"? => The opposite of "{yes}" is "{no}".|Give an antonym: {yes}|'
-     "Write a word with the opposite meaning.|Find the opposite of the given word.|Name one antonym for {yes}.|"
-     "Which word means the contrary?"),
+    ("opposite", "antonyms", asked_forms, "{yes}", "The opposite of {yes}: {no}",
+     "What is the opposite of {yes}?|Give an antonym: {yes}|Write a word with the opposite meaning.|"
+     "Find the opposite of the given word.|Name one antonym for {yes}.|Which word means the contrary?"),
+    ("opposite_list", "antonyms", asked_forms, "{yes_list}", "{yes_pairs}",
+     "Write each word with its opposite: {yes_list}|Put the opposite behind every word.|"
+     "Make bullet points of {yes_list}, each with its antonym.|"
+     "What are the opposites of {yes_list}? List them in pairs.|Give every word of the list and its contrary.|"
+     "List these words, each with an antonym: {yes_list}", {"check": "n_items", "n": 4}),
     ("synonym", "synonyms", forms, "{like}", "{alike}",
      'What is a synonym for "{like}"? => A synonym for "{like}" is "{alike}".|Give a synonym: {like}|'
      "Write a word with the same meaning.|Find another word for the given one.|"

@@ -12,6 +12,8 @@ from gpt.curation.material import Material, clean_sentences, make_material
 from gpt.curation.rule_tasks import TASKS
 from gpt.curation.rule_text import CLOSE, ONE_BY_ONE, OPEN, TOGETHER, Ban, find_answers, lay_out, make_items, rule_text
 from gpt.curation.templates import TEMPLATES, make_entries
+from gpt.text.entries import load_entries
+from scripts.finetune import ENTRIES
 
 GLOSSES = """lamp (noun): a thing that gives light. Similar words: lantern, light.
 paint (verb): cover with color. Example: Paint the door.
@@ -228,6 +230,15 @@ def test_entries_made_by_templates_can_be_banned(material):
     ban = Ban(make_entries(4, 1))
     texts = documents(material, 300, ban)
     assert not any(ban.has_text(text) for text in texts)
+
+
+def test_what_templates_ask_about_words_is_kept_out_of_the_tasks():
+    """The nouns, adjectives and opposites of `asked` are items of bundled entries, every one; others are not."""
+    ban, asked = Ban(load_entries(ENTRIES)), WORDS["asked"]
+    assert all(ban.is_banned("", noun, WORDS["plural"][noun]) for noun in asked["plural"])
+    assert all(ban.is_banned("", plain, WORDS["comparative"][plain][0]) for plain in asked["comparative"])
+    assert all(ban.is_banned("", a, b) for a, b in WORDS["opposites"] if a in asked["opposites"])
+    assert sum(ban.is_banned("", one, many) for one, many in WORDS["plural"].items()) < len(WORDS["plural"]) / 2
 
 
 # ---- material ----

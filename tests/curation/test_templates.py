@@ -148,6 +148,16 @@ def sounds_like_a_vowel(text: str) -> bool:
     return text[0] in "aeiou" and not re.match("uni[^n]|use|uku|ute|eu|ewe", text)
 
 
+def all_of(is_right):
+    """The check of a list of words: each answer follows from the word in its place, which may stand before it."""
+
+    def check(text, answer, slots):
+        pairs = list(zip(text.split(", "), answer.removeprefix("- ").split("\n- "), strict=True))
+        return len(set(pairs)) >= 3 and all(is_right(t, a.removeprefix(f"{t}: "), slots) for t, a in pairs)
+
+    return check
+
+
 def pair_in(name: str):
     return lambda t, a, s: any({t, a} <= set(group) for group in WORDS[name]) and t != a
 
@@ -166,7 +176,8 @@ CHECKS = {  # name -> whether the answer follows from the text (and the wording'
     "find_typo": lambda t, a, s: a in bare(t) and a.lower() not in set(bare(json.dumps(WORDS["scenes"]).lower())),
     "spell_word": lambda t, a, s: a.replace("-", "") == t and a.count("-") == len(t) - 1,
     "fix_word": lambda t, a, s: a != t and SequenceMatcher(None, t, a).ratio() > 0.6,
-    "plural": lambda t, a, s: a == plural(t),
+    "plural": lambda t, a, s: a == f"The plural of {t}: {plural(t)}",
+    "plural_list": all_of(lambda t, a, s: a == plural(t)),
     "singular": lambda t, a, s: t == plural(a),
     "past_tense": lambda t, a, s: a == (WORDS["verbs"][t][1] if t in IRREGULAR.split() else past(t)),
     "sentence_to_past": lambda t, a, s: is_past_of(t, a),
@@ -178,8 +189,10 @@ CHECKS = {  # name -> whether the answer follows from the text (and the wording'
     "join_sentences": lambda t, a, s: t.replace(". ", " and ", 1).lower() == a.lower() and a.count(".") == 1,
     "article": lambda t, a, s: a == ("an " if sounds_like_a_vowel(t) else "a ") + t,
     "comparative": lambda t, a, s: a in comparison(t, "er") | {"better", "worse", "farther"},
+    "comparative_list": all_of(lambda t, a, s: a in comparison(t, "er")),
     "superlative": lambda t, a, s: a in comparison(t, "est") | {"best", "worst", "farthest"},
-    "opposite": pair_in("opposites"),
+    "opposite": lambda t, a, s: pair_in("opposites")(t, a.removeprefix(f"The opposite of {t}: "), s),
+    "opposite_list": all_of(pair_in("opposites")),
     "synonym": pair_in("synonyms"),
     "sort_words": lambda t, a, s: a.split(", ") == sorted(t.split(", ")),
     "begins_with": lambda t, a, s: [w for w in t.split(", ") if w[0] == s["letter"]] == [a],
