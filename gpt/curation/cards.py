@@ -230,7 +230,7 @@ def forms(rng: Random) -> dict:
 
 
 def asked_forms(rng: Random) -> dict:
-    """Nouns, adjectives and opposites of which pretraining's tasks hold nothing, one of each and several of each: few
+    """Plurals, comparatives and opposites that no task of pretraining asks for, one of each and several of each: few
     enough that every one is asked about in several wordings."""
     asked = WORDS["asked"]
     nouns = [(one, WORDS["plural"][one]) for one in rng.sample(asked["plural"], 3)]
