@@ -234,14 +234,14 @@ def asked_forms(rng: Random) -> dict:
     enough that every one is asked about in several wordings."""
     asked = WORDS["asked"]
     nouns = [(one, WORDS["plural"][one]) for one in rng.sample(asked["plural"], 3)]
-    adjectives = [(plain, *WORDS["comparative"][plain]) for plain in rng.sample(asked["comparative"], 3)]
+    adjectives = [(plain, WORDS["comparative"][plain][0]) for plain in rng.sample(asked["comparative"], 3)]
     pairs = rng.sample([pair for pair in WORDS["opposites"] if pair[0] in asked["opposites"]], 4)
     opposites = [rng.sample(pair, 2) for pair in pairs]
     card = {}
-    for names, rows in (("one many", nouns), ("plain more most", adjectives), ("yes no", opposites)):
-        for name, words in zip(names.split(), zip(*rows, strict=True), strict=True):
-            card |= {name: words[0], f"{name}_list": ", ".join(words), f"{name}_lines": "- " + "\n- ".join(words)}
-        card[names.split()[0] + "_pairs"] = "\n".join(f"- {row[0]}: {row[1]}" for row in rows)
+    for word, form, rows in (("one", "many", nouns), ("plain", "more", adjectives), ("yes", "no", opposites)):
+        card |= {word: rows[0][0], form: rows[0][1], f"{word}_list": ", ".join(given for given, _ in rows)}
+        card |= {f"{form}_lines": "\n".join(f"- {wanted}" for _, wanted in rows)}
+        card |= {f"{word}_pairs": "\n".join(f"- {given}: {wanted}" for given, wanted in rows)}
     return card
 
 
