@@ -109,7 +109,7 @@ def asked_about(texts: list[str], n: int, seed: int) -> list[Entry]:
 @pytest.mark.long
 def test_questions_about_one_long_text_against_brute_force() -> None:
     texts = [dedup_text(e) for e in load_entries(ROOT / "data" / "instructions.json")]
-    rows = asked_about([text for text in texts if 40 < len(text) < 80], 600, seed=6)
+    rows = asked_about([text for text in texts if 40 < len(text) < 80], 600, seed=8)
     rows = list({dedup_text(row): row for row in rows}.values())
     wholes = all_pairs([dedup_text(row) for row in rows], 0.8)
     sides = [" ".join(f"{row['instruction']} {row['output']}".lower().split()) for row in rows]
@@ -120,7 +120,7 @@ def test_questions_about_one_long_text_against_brute_force() -> None:
     for j, row in enumerate(rows):
         found |= {(int(m.label), j): m.similarity for m in index.matches(dedup_text(row), text_beside_input(row))}
         index.add(dedup_text(row), str(j), text_beside_input(row))
-    assert 100 < len(true) < 0.9 * len(wholes), (len(true), len(wholes))
+    assert 100 < len(true) < 0.8 * len(wholes), (len(true), len(wholes))
     assert found.keys() <= true.keys() and len(found) >= 0.99 * len(true), (len(found), len(true))
 
 
